@@ -79,8 +79,9 @@ static size_t put_prefix(char *line, size_t size, enum log_level level)
     return n < 0 ? 0 : (size_t)n;
 }
 
-/* A line is one write, so that lines of several processes do not mix. A logger has nobody to report its own failure to. */
-static void put_line(enum log_level level, const char *format, va_list args)
+/* A line is one write, so that lines of several processes do not mix. A logger has nobody to report its own failure to.
+ */
+static void __attribute__((format(printf, 2, 0))) put_line(enum log_level level, const char *format, va_list args)
 {
     char line[LINE_MAX_BYTES];
     int saved_errno = errno;

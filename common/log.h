@@ -24,7 +24,8 @@ enum log_level {
 #define LOG_CLEAN_MAX_BYTES 200
 #define LOG_CLEAN_BUFFER    (LOG_CLEAN_MAX_BYTES * 4 + 4)
 
-/* Names the process in the lines ("sandstorm", "worker 3"); kept as a copy. Call once per process, again after a fork. */
+/* Names the process in the lines ("sandstorm", "worker 3"); kept as a copy. Call once per process, again after a fork.
+ */
 void log_open(const char *process_name);
 void log_set_level(enum log_level level);
 /* false when the name is none of error, warn, info, debug. */

@@ -1,0 +1,108 @@
+/*
+ * settings: one table drives argv, the environment, the file, --help, --check and (by a test) the manual.
+ *
+ * Precedence: argv (--workers 4), environment (SANDSTORM_WORKERS), file (workers = 4), default. In argv and file `-`
+ * and
+ * `_` are the same. Durations are seconds unless they carry a unit (ms, s, m, h); sizes are bytes unless they carry one
+ * (KiB, MiB, GiB). Lists are comma-separated; naming a list again in the same source adds to it, a stronger source
+ * replaces it.
+ *
+ * An unknown key or a bad value is an error that names its source (file and line, variable, option). All errors are
+ * reported, not only the first.
+ */
+#ifndef COMMON_SETTINGS_H
+#define COMMON_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum runtime_choice {
+    RUNTIME_AUTO,  /* e2b when an E2B key is in effect, else local */
+    RUNTIME_E2B,   /* the E2B cloud, or what E2B_API_URL names */
+    RUNTIME_LOCAL, /* sandboxd on this machine */
+};
+
+/* Every value that steers the server. Strings are never NULL; "" stands for not set. Times are milliseconds. */
+struct settings {
+    /* the process */
+    int64_t workers;
+    char *bind; /* list of host:port, [v6]:port */
+    int64_t backlog;
+    int64_t worker_timeout_ms;
+    int64_t graceful_timeout_ms;
+    int64_t log_level; /* enum log_level */
+    char *instance;
+
+    /* a run */
+    int64_t timeout_ms;
+    int64_t max_runs;
+    int64_t create_retry_timeout_ms;
+    int64_t agent_start_timeout_ms;
+    int64_t stream_idle_timeout_ms;
+    int64_t extract_timeout_ms;
+    int64_t extract_file_limit_bytes;
+    int64_t line_limit_bytes;
+    char *agent_command;
+    char *agent_runner;
+    char *template_name;
+
+    /* a client */
+    int64_t header_timeout_ms;
+    int64_t body_timeout_ms;
+    int64_t keepalive_timeout_ms;
+    int64_t body_limit_bytes;
+    int64_t ping_interval_ms;
+    int64_t output_buffer_bytes;
+    int64_t client_stall_timeout_ms;
+
+    /* the local runtime */
+    int64_t runtime; /* enum runtime_choice */
+    char *local_socket;
+    char *sandboxd;
+    char *template_dir;
+    char *network_allow; /* list of host:port */
+    int64_t sandbox_memory_bytes;
+    int64_t sandbox_disk_bytes;
+    int64_t sandbox_processes;
+};
+
+enum settings_action {
+    SETTINGS_RUN,     /* start the server */
+    SETTINGS_CHECK,   /* --check: print the effective values, exit */
+    SETTINGS_HELP,    /* --help */
+    SETTINGS_VERSION, /* --version */
+};
+
+struct settings_load; /* the result of one load: values, their sources, errors; owned by the caller */
+
+/*
+ * Reads argv, environ and the file they name. Never NULL but for lack of memory; check settings_load_errors(). May be
+ * called again with the same argv after the file changed (reload): it keeps nothing between calls.
+ */
+struct settings_load *settings_load(int argc, char *const argv[]);
+void settings_load_free(struct settings_load *load);
+
+enum settings_action settings_load_action(const struct settings_load *load);
+/* Errors, one a line, "" when there are none. Usage errors (argv) set *usage. */
+const char *settings_load_errors(const struct settings_load *load, bool *usage);
+/* Valid while the load lives. Only meaningful without errors. */
+const struct settings *settings_load_values(const struct settings_load *load);
+/* The file that was read, "" if none. */
+const char *settings_load_file(const struct settings_load *load);
+
+/* `key = value  # source`, one a line, in the order of the table. */
+void settings_print(const struct settings_load *load, FILE *out);
+void settings_print_help(FILE *out);
+
+/*
+ * A reload can change only reloadable settings. Writes the first key that differs and is not reloadable to *key and
+ * returns false, else true.
+ */
+bool settings_reload_allowed(const struct settings_load *old_load, const struct settings_load *new_load,
+                             const char **key);
+
+/* Walks a list: copies the next item, trimmed, to item; false at the end. *cursor starts at the list. */
+bool settings_list_next(const char **cursor, char *item, size_t size);
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * worker: one process of the proxy. The only header of worker/ that master/ includes.
+ */
+#ifndef WORKER_WORKER_H
+#define WORKER_WORKER_H
+
+#include "common/scoreboard.h"
+#include "common/settings.h"
+
+#include <stddef.h>
+
+/*
+ * What master and worker say to each other over their stream socketpair: single bytes. The end of file means that the
+ * master died: the worker ends its runs with server_shutdown, deletes their sandboxes and exits.
+ */
+enum worker_message {
+    /* worker to master */
+    WORKER_SAYS_READY = 'R', /* it accepts connections */
+    /* master to worker */
+    MASTER_SAYS_DRAIN = 'd', /* a newer generation serves: accept nothing, let the runs end, within graceful_timeout */
+    MASTER_SAYS_STOP = 's',  /* the instance stops: as drain, and refuse new runs on open connections */
+    MASTER_SAYS_END = 'e',   /* end the runs now with server_shutdown, delete their sandboxes (10 s), exit */
+};
+
+/* Longest that deletions may take after a worker's runs were ended by a stop. The master's patience must be longer. */
+#define WORKER_DELETE_GRACE_MS 10000
+
+enum worker_exit {
+    WORKER_EXIT_OK = 0,     /* drained, or ended as told */
+    WORKER_EXIT_FAILED = 1, /* its loop broke */
+    WORKER_EXIT_BOOT = 3,   /* could not start: the reason is in the log (gunicorn's number for the same) */
+};
+
+/* Everything a worker has from its master; valid for the worker's life. */
+struct worker_context {
+    const struct settings *settings;
+    struct scoreboard *scoreboard;
+    int slot;              /* its own in the scoreboard, state WORKER_STARTING */
+    int master_fd;         /* its end of the socketpair, non-blocking */
+    const int *listen_fds; /* non-blocking, listening */
+    size_t listen_count;
+    const char *local_socket; /* of sandboxd; NULL when this instance has no local runtime */
+    const char *instance;     /* sandboxes carry this name in their metadata */
+};
+
+/*
+ * The life of one worker, called in the forked child with all signals at their defaults but HUP, TTIN, TTOU, INT and
+ * PIPE, which are ignored. Sets the slot's pid and state, says ready, returns an enum worker_exit.
+ * TERM and QUIT end it as MASTER_SAYS_END does.
+ */
+int worker_main(const struct worker_context *context);
+
+#endif
