@@ -1,0 +1,1 @@
+"""What the e2e tests share."""

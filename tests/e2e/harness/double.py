@@ -1,0 +1,88 @@
+"""The E2B double in a thread of the test process: the test reads its ledger as plain objects."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from double_faults import Fault
+from double_ledger import Ledger
+from e2b_double import E2BDouble
+
+from .waiting import deadline
+
+
+class ThreadedDouble:
+    """A running double. wait() is for plain tests, until() for tests with an event loop of their own."""
+
+    def __init__(self, **options):
+        self._double = E2BDouble(**options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="e2b-double", daemon=True)
+        self._thread.start()
+        self._call(self._double.start())
+
+    def _call(self, coroutine):
+        """Runs a coroutine in the double's loop and returns what it returns."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(deadline(10))
+
+    @property
+    def ledger(self) -> Ledger:
+        """Everything that happened."""
+        return self._double.ledger
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._double.port
+
+    @property
+    def url(self) -> str:
+        """Base URL of both APIs."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def key(self) -> str:
+        """The API key it demands."""
+        return self._double.key
+
+    def inject(self, stage: str, action: str, **when) -> Fault:
+        """Adds a fault rule; see double_faults.Fault."""
+        return self._double.inject(stage, action, **when)
+
+    def release(self, gate: str) -> None:
+        """Opens a gate that a script or fault holds on."""
+        self._double.release(gate)
+
+    def set_templates(self, *names: str) -> None:
+        """From now on only these templates exist."""
+        self._double.templates = set(names)
+
+    def lose(self, run_id: str) -> None:
+        """Kills a run's sandbox from outside."""
+        sandbox = self.ledger.sandbox_of(run_id)
+        self._loop.call_soon_threadsafe(self._double.lose_sandbox, sandbox)
+
+    def go_down(self) -> None:
+        """Refuses connections from now on."""
+        self._call(self._double.close_listener())
+
+    def come_up(self) -> None:
+        """Accepts connections again."""
+        self._call(self._double.open_listener())
+
+    def wait(self, predicate: Callable[[Ledger], object], seconds: float, what: str) -> object:
+        """Waits for the ledger to show something."""
+        return self.ledger.wait(predicate, deadline(seconds), what)
+
+    async def until(self, predicate: Callable[[Ledger], object], seconds: float, what: str) -> object:
+        """wait() without blocking the caller's loop."""
+        return await asyncio.to_thread(self.wait, predicate, seconds, what)
+
+    def stop(self) -> None:
+        """Ends it; a second call does nothing."""
+        if not self._thread.is_alive():
+            return
+        self._call(self._double.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(deadline(10))
+        self._loop.close()
