@@ -186,6 +186,7 @@ test("the agent's environment is the sandbox's, with our defaults below it", asy
     const plain = (await run(t, steps, { env: own })).messages[0].env;
     assert.deepEqual([plain.ANTHROPIC_BASE_URL, plain.ANTHROPIC_API_KEY], ["http://m", ""]);
     assert.equal(plain.CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC, "1");
+    assert.match(plain.NO_PROXY, /127\.0\.0\.1/);
     assert.equal(plain.IS_SANDBOX, process.getuid() === 0 ? "1" : undefined);
     const chosen = (await run(t, steps, { env: { CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "0" } })).messages[0].env;
     assert.equal(chosen.CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC, "0");
