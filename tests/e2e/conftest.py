@@ -1,8 +1,12 @@
 """Fixtures of the e2e tests. Every test that uses them ends with the leak checks of harness/leaks.py."""
 
 import pytest
+from harness import leaks
+from harness.client import new_client
 from harness.double import ThreadedDouble
-from harness.leaks import check_ledger
+from harness.server import PROGRAM, Server, free_port
+
+DEFAULT_WORKERS = 2
 
 
 @pytest.fixture
@@ -11,6 +15,54 @@ def double():
     running = ThreadedDouble()
     try:
         yield running
-        check_ledger(running)
+        leaks.check_ledger(running)
     finally:
         running.stop()
+
+
+@pytest.fixture
+def start_server(double, tmp_path):
+    """Starts servers against the double: start_server("--ping-interval", "1", env={…}, workers=4).
+
+    At the end each must give back descriptors, sandboxes, processes and files, and exit 0 on TERM.
+    """
+    started: list[Server] = []
+
+    def start(*args, env=None, workers=DEFAULT_WORKERS, port=None, ready=True, argv=None) -> Server:
+        port = port or free_port()
+        settings = ["--workers", workers, "--timeout", "60", "--bind", f"127.0.0.1:{port}", *args]
+        keys = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "E2B_SANDBOX_URL": double.url,
+                "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
+        server = Server(tmp_path / f"server-{len(started)}", argv or [PROGRAM, *settings], keys | (env or {}), port)
+        server.double_port = double.port
+        started.append(server)
+        if ready:
+            server.wait_ready(workers if argv is None else None)
+        return server
+
+    try:
+        yield start
+        for server in started:
+            if server.running:
+                leaks.check_ledger(double)
+                leaks.check_descriptors(server)
+                assert server.stop() == server.expected_exit, server.stderr
+            leaks.check_processes(server)
+            leaks.check_files(server)
+            leaks.check_log(server)
+    finally:
+        for server in started:
+            server.destroy()
+
+
+@pytest.fixture
+def server(start_server):
+    """A server with two workers and the defaults."""
+    return start_server()
+
+
+@pytest.fixture
+async def client():
+    """An HTTP client for this test."""
+    async with new_client() as opened:
+        yield opened

@@ -191,6 +191,7 @@ BEFORE_ANSWER = {
 
 async def stream_reset(double, stream, rule):
     """RST in the middle."""
+    await stream.drained()
     cut(stream.request, reset=True)
     raise Dropped
 
@@ -220,6 +221,7 @@ async def stream_hold(double, stream, rule):
 
 async def stream_kill(double, stream, rule):
     """The sandbox is killed from outside: its connections are cut, its health is 502."""
+    await stream.drained()
     double.lose_sandbox(stream.sandbox)
     raise Dropped
 

@@ -71,6 +71,7 @@ class Ledger:
         self.streamed: Counter = Counter()  # run id → stdout bytes handed to the client's socket
         self.began: list[str] = []  # run ids in the order in which their agents started
         self.open: set[str] = set()  # run ids whose agent's stream is open
+        self.accepted: set[str] = set()  # run ids whose sandboxes may stay
 
     # --- written by the double ---
 
@@ -129,6 +130,12 @@ class Ledger:
             self.violations.append(text)
             self.changed.notify_all()
 
+    def accept_left(self, run_ids: list[str]) -> None:
+        """Sandboxes of these runs no longer count as alive: nobody is left who could delete them."""
+        with self.changed:
+            self.accepted |= set(run_ids)
+            self.changed.notify_all()
+
     # --- read by tests ---
 
     def wait(self, predicate: Callable[["Ledger"], object], seconds: float, what: str = "the ledger") -> object:
@@ -162,7 +169,7 @@ class Ledger:
     def alive(self) -> list[Sandbox]:
         """Sandboxes the client has not deleted; one that expired was not deleted either."""
         with self.changed:
-            return [s for s in self.sandboxes.values() if s.deleted_at is None]
+            return [s for s in self.sandboxes.values() if s.deleted_at is None and s.run_id not in self.accepted]
 
     def sandbox_of(self, run_id: str) -> Sandbox | None:
         """The sandbox of a run, or None while it has none."""

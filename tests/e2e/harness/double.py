@@ -57,10 +57,18 @@ class ThreadedDouble:
         """From now on only these templates exist."""
         self._double.templates = set(names)
 
+    def accept_left(self, run_ids: list[str]) -> None:
+        """These runs' sandboxes may stay: the test killed the process that would have deleted them."""
+        self.ledger.accept_left(run_ids)
+
     def lose(self, run_id: str) -> None:
         """Kills a run's sandbox from outside."""
         sandbox = self.ledger.sandbox_of(run_id)
         self._loop.call_soon_threadsafe(self._double.lose_sandbox, sandbox)
+
+    def drop_idle(self) -> None:
+        """Ends the connections that wait for a next request."""
+        self._loop.call_soon_threadsafe(self._double.drop_idle)
 
     def go_down(self) -> None:
         """Refuses connections from now on."""

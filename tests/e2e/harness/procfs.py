@@ -1,0 +1,67 @@
+"""What /proc tells about the server's processes."""
+
+from pathlib import Path
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the state on; empty when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def all_pids() -> list[int]:
+    """Every process there is."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def children(pid: int) -> set[int]:
+    """Living children of a process; zombies are not counted."""
+    stats = {child: stat_fields(child) for child in all_pids()}
+    return {child for child, fields in stats.items() if fields and fields[0] != "Z" and int(fields[1]) == pid}
+
+
+def session(sid: int) -> set[int]:
+    """Living processes of a session."""
+    stats = {pid: stat_fields(pid) for pid in all_pids()}
+    return {pid for pid, fields in stats.items() if fields and fields[0] != "Z" and int(fields[3]) == sid}
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    fields = stat_fields(pid)
+    return bool(fields) and fields[0] != "Z"
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """Open descriptors and what they point at."""
+    found = {}
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found[int(link.name)] = str(link.readlink())
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def sockets_to(port: int) -> set[str]:
+    """Sockets connected to a port of this machine, as descriptors() names them: pooled connections to the double."""
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[2].rpartition(":")[2], 16) == port:
+            found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def private_kib(pid: int) -> int:
+    """Private memory of a process."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+
+
+def socket_owner(local_port: int, pids: set[int]) -> int | None:
+    """Which of these processes holds the server's end of the connection whose client port is this."""
+    inodes = sockets_to(local_port)
+    return next((pid for pid in pids if inodes & set(descriptors(pid).values())), None)
