@@ -30,7 +30,7 @@ def start_server(double, tmp_path):
 
     def start(*args, env=None, workers=DEFAULT_WORKERS, port=None, ready=True, argv=None) -> Server:
         port = port or free_port()
-        settings = ["--workers", workers, "--timeout", "60", "--bind", f"127.0.0.1:{port}", *args]
+        settings = ["--workers", workers, "--timeout", "600", "--bind", f"127.0.0.1:{port}", *args]
         keys = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "E2B_SANDBOX_URL": double.url,
                 "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
         server = Server(tmp_path / f"server-{len(started)}", argv or [PROGRAM, *settings], keys | (env or {}), port)

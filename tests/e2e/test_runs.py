@@ -166,9 +166,7 @@ async def test_at_most_ten_files_come_back_and_the_rest_is_named(double, server,
 
 @pytest.mark.parametrize("action", ["status", "reset"])
 async def test_a_file_that_cannot_be_read_is_left_out(double, server, client, action):
-    double.inject("read", action, status=404)
-    if action == "reset":
-        double.inject("read", action, nth=2)
+    double.inject("read", action, path="a.txt", status=404, times=None)
     answer = await query(client, server, script(files={"a.txt": "1", "b.txt": "2"}))
     assert [event["name"] for event in answer.of_type("file")] == ["b.txt"]
     assert [event["code"] for event in answer.of_type("warning")] == ["files_incomplete"]

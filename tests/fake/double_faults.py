@@ -29,6 +29,7 @@ class Fault:
     nth: int | None = None  # only the n-th request of this stage
     times: int | None = 1  # how often it fires; None: always
     marker: str | None = None  # only runs whose prompt holds this text (not for create: it has no prompt)
+    path: str | None = None  # only requests whose path or query holds this text
     applied: bool = False  # the request takes effect before the fault hides its answer
     status: int = 500
     retry_after: str | None = None
@@ -47,13 +48,14 @@ class Fault:
         if self.action not in table:
             raise ValueError(f"stage {self.stage} has no fault {self.action}: {sorted(table)}")
 
-    def matches(self, stage: str, ordinal: int, prompt: str) -> bool:
+    def matches(self, stage: str, ordinal: int, prompt: str, path: str = "") -> bool:
         """Whether this request is meant."""
         return (
             self.stage == stage
             and (self.times is None or self.fired < self.times)
             and self.nth in (None, ordinal)
             and (self.marker is None or self.marker in prompt)
+            and (self.path is None or self.path in path)
         )
 
 

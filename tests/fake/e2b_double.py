@@ -182,7 +182,7 @@ class E2BDouble:
         if handler == self._start_process and is_collect(body):
             stage, handler = "collect", self._collect
             self.ledger.note(entry, stage=stage)
-        rule = self._due_fault(stage, sandbox)
+        rule = self._due_fault(entry, sandbox)
         if rule:
             self.ledger.note(entry, fault=rule.action)
             if rule.applied:
@@ -219,12 +219,12 @@ class E2BDouble:
             name = request.path.rsplit("/", 1)[-1]
         return self.ledger.sandboxes.get(name)
 
-    def _due_fault(self, stage: str, sandbox: Sandbox | None) -> Fault | None:
+    def _due_fault(self, entry, sandbox: Sandbox | None) -> Fault | None:
         """The first rule that matches this request, counted as fired."""
-        ordinal = self.ledger.ordinal(stage)
+        ordinal = self.ledger.ordinal(entry.stage)
         prompt = agent_config(sandbox).get("prompt", "") if sandbox else ""
         for rule in self._faults:
-            if rule.matches(stage, ordinal, prompt):
+            if rule.matches(entry.stage, ordinal, prompt, entry.path):
                 rule.fired += 1
                 return rule
         return None

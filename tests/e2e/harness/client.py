@@ -147,15 +147,15 @@ class RawConnection:
 
     def read_to_end(self) -> bytes:
         """Everything up to the server's close; a reset counts as a close."""
-        got = b""
+        pieces = []
         while True:
             try:
                 piece = self.socket.recv(65536)
             except ConnectionError:
-                return got
+                piece = b""
             if not piece:
-                return got
-            got += piece
+                return b"".join(pieces)
+            pieces.append(piece)
 
 
 def query_bytes(server, prompt: str, version: str = "1.1", extra: str = "") -> bytes:
@@ -179,11 +179,12 @@ def body_of(answer: bytes) -> bytes:
 
 def dechunk(body: bytes) -> tuple[bytes, bool]:
     """The content of a chunked body, and whether its last chunk came."""
-    content = b""
-    while body:
-        size, _, rest = body.partition(b"\r\n")
-        length = int(size or b"0", 16)
+    pieces = []
+    at = 0
+    while (line_end := body.find(b"\r\n", at)) >= 0:
+        length = int(body[at:line_end], 16)
         if length == 0:
-            return content, bool(size)
-        content, body = content + rest[:length], rest[length + 2 :]
-    return content, False
+            return b"".join(pieces), True
+        pieces.append(body[line_end + 2 : line_end + 2 + length])
+        at = line_end + 2 + length + 2
+    return b"".join(pieces), False
