@@ -1,0 +1,442 @@
+#include "worker/agent_stream.h"
+
+#include "common/log.h"
+#include "common/scoreboard.h"
+#include "worker/connect_rpc.h"
+#include "worker/e2b_call.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CONNECT_TIMEOUT_MS   10000
+#define ERROR_BODY_MAX_BYTES 65536
+#define STREAM_CONTENT_TYPE  "application/connect+json"
+#define LOST_TEXT            "connection to the sandbox was lost"
+#define GONE_TEXT            "the sandbox was killed or reached its end of life"
+
+enum stream_state {
+    STREAM_OPENING, /* no start event yet */
+    STREAM_RUNNING, /* the process runs */
+    STREAM_EXITED,  /* end event seen: told, or about to be; the rest of the stream is only logged */
+    STREAM_FAILED,  /* no end event will come: told, or about to be */
+    STREAM_TOLD,    /* on_exit or on_lost was called */
+};
+
+struct agent_stream {
+    struct e2b_context e2b;
+    const struct e2b_sandbox *sandbox;
+    struct agent_stream_handlers handlers;
+    struct e2b_call *call;  /* the Start request; NULL once it has ended */
+    struct e2b_call *probe; /* is the sandbox gone? */
+    struct event *notify;   /* tells the end from the loop, outside of libcurl */
+    struct event *silence_timer;
+    struct envelope_reader reader;
+    enum stream_state state;
+    bool paused;
+    bool clean_end; /* the end-of-stream envelope came */
+    bool feeding;   /* inside on_body: the struct must live until it returns */
+    bool cancelled; /* inside on_body: to be freed when it returns */
+    int64_t start_timeout_ms;
+    int64_t idle_timeout_ms;
+    int64_t last_activity_ms;
+    char *scratch; /* base64 decoded */
+    size_t scratch_size;
+    int exit_code;
+    enum run_error error;
+    bool probe_first;                    /* a gone sandbox is sandbox_lost instead of error */
+    char message[E2B_MESSAGE_MAX_BYTES]; /* of the error, or the exit status */
+};
+
+static void stream_free(struct agent_stream *stream)
+{
+    e2b_call_cancel(stream->call);
+    e2b_call_cancel(stream->probe);
+    if (stream->notify != NULL)
+        event_free(stream->notify);
+    if (stream->silence_timer != NULL)
+        event_free(stream->silence_timer);
+    envelope_reader_release(&stream->reader);
+    free(stream->scratch);
+    free(stream);
+}
+
+/* --- the end ---------------------------------------------------------------------------------------- */
+
+static void on_probed(void *context, bool gone)
+{
+    struct agent_stream *stream = context;
+
+    stream->probe = NULL;
+    stream->state = STREAM_TOLD;
+    if (gone)
+        stream->handlers.on_lost(stream->handlers.context, RUN_ERROR_SANDBOX_LOST, GONE_TEXT);
+    else
+        stream->handlers.on_lost(stream->handlers.context, stream->error, stream->message);
+}
+
+/* From the loop: what was seen inside libcurl is told here. The handler may cancel (free) the stream. */
+static void on_notify(evutil_socket_t fd, short what, void *context)
+{
+    struct agent_stream *stream = context;
+
+    (void)fd;
+    (void)what;
+    if (stream->state == STREAM_EXITED) {
+        stream->state = STREAM_TOLD;
+        stream->handlers.on_exit(stream->handlers.context, stream->exit_code, stream->message);
+        return;
+    }
+    if (stream->state != STREAM_FAILED)
+        return;
+    e2b_call_cancel(stream->call);
+    stream->call = NULL;
+    if (stream->probe_first) {
+        stream->probe = e2b_probe(&stream->e2b, stream->sandbox, on_probed, stream);
+        if (stream->probe != NULL)
+            return;
+    }
+    stream->state = STREAM_TOLD;
+    stream->handlers.on_lost(stream->handlers.context, stream->error, stream->message);
+}
+
+/* The first end counts: an exit, or a failure. */
+static void fail(struct agent_stream *stream, enum run_error error, bool probe_first, const char *message)
+{
+    if (stream->state != STREAM_OPENING && stream->state != STREAM_RUNNING)
+        return;
+    stream->state = STREAM_FAILED;
+    stream->error = error;
+    stream->probe_first = probe_first;
+    snprintf(stream->message, sizeof stream->message, "%s", message);
+    event_active(stream->notify, 0, 0);
+}
+
+/* --- events ------------------------------------------------------------------------------------------ */
+
+static bool decode_output(struct agent_stream *stream, json_t *text, bool is_stderr)
+{
+    size_t length = json_string_length(text);
+    size_t wanted = length / 4 * 3 + 3;
+    long decoded;
+
+    if (wanted > stream->scratch_size) {
+        char *grown = realloc(stream->scratch, wanted);
+
+        if (grown == NULL) {
+            fail(stream, RUN_ERROR_INTERNAL, false, "out of memory");
+            return false;
+        }
+        stream->scratch = grown;
+        stream->scratch_size = wanted;
+    }
+    decoded = base64_decode(json_string_value(text), length, stream->scratch);
+    if (decoded < 0) {
+        fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "output of the sandbox is not base64");
+        return false;
+    }
+    stream->handlers.on_output(stream->handlers.context, is_stderr, stream->scratch, (size_t)decoded);
+    return !stream->cancelled;
+}
+
+static bool on_data_event(struct agent_stream *stream, json_t *data)
+{
+    json_t *out = json_object_get(data, "stdout");
+    json_t *err = json_object_get(data, "stderr");
+
+    if (stream->state != STREAM_RUNNING)
+        return true; /* after the end: nothing more counts */
+    if (json_is_string(out) && !decode_output(stream, out, false))
+        return false;
+    return !json_is_string(err) || decode_output(stream, err, true);
+}
+
+/* An absent exitCode is 0 (e2b.md Part C 6). */
+static bool on_end_event(struct agent_stream *stream, json_t *end)
+{
+    const char *status = json_string_value(json_object_get(end, "status"));
+
+    if (stream->state != STREAM_RUNNING)
+        return true;
+    stream->state = STREAM_EXITED;
+    stream->exit_code = (int)json_integer_value(json_object_get(end, "exitCode"));
+    snprintf(stream->message, sizeof stream->message, "%s", status != NULL ? status : "");
+    event_active(stream->notify, 0, 0);
+    return true;
+}
+
+static bool on_start_event(struct agent_stream *stream, json_t *start)
+{
+    if (stream->state == STREAM_OPENING) {
+        stream->state = STREAM_RUNNING;
+        stream->handlers.on_start(stream->handlers.context, json_integer_value(json_object_get(start, "pid")));
+    }
+    return !stream->cancelled;
+}
+
+/* One flag-0 envelope: {"event":{"<kind>":…}}; unknown kinds pass. */
+static bool on_event(struct agent_stream *stream, const char *payload, size_t length)
+{
+    json_t *root = json_loadb(payload, length, 0, NULL);
+    json_t *event = json_object_get(root, "event");
+    json_t *body;
+    bool more = true;
+
+    if (root == NULL) {
+        fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "an event of the sandbox is not JSON");
+        return false;
+    }
+    if ((body = json_object_get(event, "data")) != NULL) {
+        more = on_data_event(stream, body);
+    } else if ((body = json_object_get(event, "start")) != NULL) {
+        more = on_start_event(stream, body);
+    } else if ((body = json_object_get(event, "end")) != NULL) {
+        more = on_end_event(stream, body);
+    }
+    if (more && stream->state == STREAM_OPENING) {
+        fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "the sandbox's stream does not begin with a start event");
+        more = false;
+    }
+    json_decref(root);
+    return more;
+}
+
+/* e2b.md A.5: codes with a meaning of their own; every other one is the default at the end. */
+static const struct {
+    const char *code;
+    enum run_error before_start;
+    bool probe_before_start;
+    enum run_error after_start;
+} end_errors[] = {
+    {"canceled", RUN_ERROR_AGENT_START_FAILED, true, RUN_ERROR_SANDBOX_LOST},
+    {"unavailable", RUN_ERROR_AGENT_START_FAILED, true, RUN_ERROR_SANDBOX_LOST},
+    {"resource_exhausted", RUN_ERROR_E2B_RATE_LIMITED, false, RUN_ERROR_UPSTREAM_PROTOCOL},
+    {NULL, RUN_ERROR_AGENT_START_FAILED, false, RUN_ERROR_UPSTREAM_PROTOCOL},
+};
+
+static void on_end_error(struct agent_stream *stream, json_t *error)
+{
+    const char *code = json_string_value(json_object_get(error, "code"));
+    const char *text = json_string_value(json_object_get(error, "message"));
+    char message[512];
+    size_t i = 0;
+
+    while (end_errors[i].code != NULL && (code == NULL || strcmp(end_errors[i].code, code) != 0))
+        i++;
+    snprintf(message, sizeof message, "%.60s: %.400s", code != NULL ? code : "unknown", text != NULL ? text : "");
+    if (stream->state == STREAM_OPENING)
+        fail(stream, end_errors[i].before_start, end_errors[i].probe_before_start, message);
+    else
+        fail(stream, end_errors[i].after_start, false,
+             end_errors[i].after_start == RUN_ERROR_SANDBOX_LOST ? LOST_TEXT : message);
+}
+
+/* The flag-2 envelope: {} or {"error":…}. Without an end event before it, {} breaks the protocol. */
+static bool on_end_of_stream(struct agent_stream *stream, const char *payload, size_t length)
+{
+    json_t *root = json_loadb(payload, length, 0, NULL);
+    json_t *error = json_object_get(root, "error");
+
+    stream->clean_end = true;
+    if (root == NULL)
+        fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "the end of the sandbox's stream is not JSON");
+    else if (error != NULL)
+        on_end_error(stream, error);
+    else
+        fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "the sandbox's stream ended before its process");
+    json_decref(root);
+    return true;
+}
+
+static bool on_envelope(void *context, bool end_of_stream, const char *payload, size_t length)
+{
+    struct agent_stream *stream = context;
+
+    return end_of_stream ? on_end_of_stream(stream, payload, length) : on_event(stream, payload, length);
+}
+
+/* --- bytes ------------------------------------------------------------------------------------------- */
+
+/* Inside libcurl. */
+static void on_body(void *operation, const char *bytes, size_t length)
+{
+    struct agent_stream *stream = operation;
+    enum connect_result result;
+
+    stream->last_activity_ms = monotonic_ms();
+    if (stream->state != STREAM_OPENING && stream->state != STREAM_RUNNING)
+        return;
+    if (stream->state == STREAM_OPENING &&
+        strcmp(http_transfer_content_type(e2b_call_transfer(stream->call)), STREAM_CONTENT_TYPE) != 0) {
+        fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "the sandbox's stream has an unexpected Content-Type");
+        return;
+    }
+    stream->feeding = true;
+    result = envelope_reader_feed(&stream->reader, bytes, length, on_envelope, stream);
+    if (!stream->cancelled)
+        stream->handlers.on_output_end(stream->handlers.context);
+    stream->feeding = false;
+    free(stream->scratch); /* not kept for the hours an agent may think */
+    stream->scratch = NULL;
+    stream->scratch_size = 0;
+    if (stream->cancelled)
+        stream_free(stream);
+    else if (result != CONNECT_OK && result != CONNECT_STOPPED)
+        fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, connect_result_text(result));
+}
+
+/* A clean end without end-of-stream: a living sandbox broke the protocol, a dead one is lost (e2b.md A.4). */
+static void on_stream_end(struct agent_stream *stream, const struct http_answer *answer)
+{
+    if (stream->state == STREAM_OPENING)
+        fail(stream, RUN_ERROR_AGENT_START_FAILED, true, LOST_TEXT);
+    else if (answer->outcome == TRANSFER_ANSWERED && !stream->clean_end)
+        fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, true, "the sandbox's stream ended without its last envelope");
+    else
+        fail(stream, RUN_ERROR_SANDBOX_LOST, true, LOST_TEXT);
+}
+
+static void on_call_end(void *operation, const struct e2b_result *result, const struct http_answer *answer)
+{
+    struct agent_stream *stream = operation;
+
+    stream->call = NULL;
+    if (result->error != RUN_ERROR_NONE)
+        fail(stream, result->error, false, result->message);
+    else
+        on_stream_end(stream, answer);
+}
+
+/* --- silence ----------------------------------------------------------------------------------------- */
+
+static int64_t silence_limit_ms(const struct agent_stream *stream)
+{
+    return stream->state == STREAM_OPENING ? stream->start_timeout_ms : stream->idle_timeout_ms;
+}
+
+static void arm_silence_timer(struct agent_stream *stream)
+{
+    int64_t left_ms = stream->last_activity_ms + silence_limit_ms(stream) - monotonic_ms();
+
+    if (left_ms < 1)
+        left_ms = 1;
+    event_add(stream->silence_timer, &(struct timeval){.tv_sec = left_ms / 1000, .tv_usec = left_ms % 1000 * 1000});
+}
+
+/* Activity only moves a number: the timer is set again when it fires, not per event. */
+static void on_silence_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct agent_stream *stream = context;
+
+    (void)fd;
+    (void)what;
+    if (stream->state != STREAM_OPENING && stream->state != STREAM_RUNNING)
+        return;
+    if (stream->paused)
+        stream->last_activity_ms = monotonic_ms();
+    if (monotonic_ms() - stream->last_activity_ms < silence_limit_ms(stream))
+        arm_silence_timer(stream);
+    else if (stream->state == STREAM_OPENING)
+        fail(stream, RUN_ERROR_AGENT_START_FAILED, false, "the agent did not start in time");
+    else
+        fail(stream, RUN_ERROR_SANDBOX_LOST, true, LOST_TEXT);
+}
+
+/* --- the public side --------------------------------------------------------------------------------- */
+
+/* One envelope with the process to start, exactly as the SDKs send it. */
+static char *start_body(const char *command, size_t *length)
+{
+    json_t *root =
+        json_pack("{s:{s:s, s:[s,s,s]}, s:b}", "process", "cmd", "/bin/bash", "args", "-l", "-c", command, "stdin", 0);
+    char *text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
+    size_t text_length = text != NULL ? strlen(text) : 0;
+    char *body = text != NULL ? malloc(CONNECT_HEADER_BYTES + text_length) : NULL;
+
+    if (body != NULL) {
+        envelope_header((unsigned char *)body, (uint32_t)text_length);
+        memcpy(body + CONNECT_HEADER_BYTES, text, text_length);
+        *length = CONNECT_HEADER_BYTES + text_length;
+    }
+    free(text);
+    json_decref(root);
+    return body;
+}
+
+static struct e2b_call *start_call(struct agent_stream *stream, const char *command)
+{
+    struct e2b_call_spec spec = {
+        .stage = E2B_STAGE_START,
+        .method = "POST",
+        .url = e2b_sandbox_url(stream->sandbox, "/process.Process/Start"),
+        .sandbox = stream->sandbox,
+        .content_type = STREAM_CONTENT_TYPE,
+        .connect_stream = true,
+        .name_user = stream->sandbox->needs_user,
+        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .answer_max_bytes = ERROR_BODY_MAX_BYTES,
+        .send_once = true,
+        .on_body = on_body,
+        .on_end = on_call_end,
+        .operation = stream,
+    };
+
+    spec.body = start_body(command, &spec.body_length);
+    if (spec.body == NULL) {
+        free(spec.url);
+        return NULL;
+    }
+    return e2b_call_new(&stream->e2b, &spec);
+}
+
+struct agent_stream *agent_stream_open(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
+                                       const struct agent_stream_request *request)
+{
+    struct agent_stream *stream = calloc(1, sizeof *stream);
+
+    if (stream == NULL)
+        return NULL;
+    stream->e2b = *e2b;
+    stream->sandbox = sandbox;
+    stream->handlers = request->handlers;
+    stream->start_timeout_ms = request->start_timeout_ms;
+    stream->idle_timeout_ms = request->idle_timeout_ms;
+    stream->last_activity_ms = monotonic_ms();
+    envelope_reader_init(&stream->reader);
+    stream->notify = event_new(e2b->base, -1, 0, on_notify, stream);
+    stream->silence_timer = evtimer_new(e2b->base, on_silence_timer, stream);
+    if (stream->notify == NULL || stream->silence_timer == NULL ||
+        (stream->call = start_call(stream, request->command)) == NULL) {
+        stream_free(stream);
+        return NULL;
+    }
+    arm_silence_timer(stream);
+    return stream;
+}
+
+void agent_stream_cancel(struct agent_stream *stream)
+{
+    if (stream == NULL)
+        return;
+    stream->cancelled = true;
+    if (!stream->feeding)
+        stream_free(stream);
+}
+
+void agent_stream_pause(struct agent_stream *stream)
+{
+    struct http_transfer *transfer = stream->call != NULL ? e2b_call_transfer(stream->call) : NULL;
+
+    stream->paused = true;
+    if (transfer != NULL)
+        http_transfer_pause(transfer);
+}
+
+void agent_stream_resume(struct agent_stream *stream)
+{
+    struct http_transfer *transfer = stream->call != NULL ? e2b_call_transfer(stream->call) : NULL;
+
+    stream->paused = false;
+    stream->last_activity_ms = monotonic_ms();
+    if (transfer != NULL)
+        http_transfer_resume(transfer);
+}

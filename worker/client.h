@@ -1,0 +1,56 @@
+/*
+ * client: one connection beside its evhttp_connection: guard, deadlines, disconnects. Inside of the server layer only.
+ *
+ * evhttp tells nobody when it frees a connection it has not yet given to a handler, so the bufferevent is held by a
+ * reference of ours: its callbacks are gone once evhttp has let go of it, and the deadline timer finds that out.
+ */
+#ifndef WORKER_CLIENT_H
+#define WORKER_CLIENT_H
+
+#include "worker/request_guard.h"
+#include "worker/server.h"
+
+#include <event2/bufferevent.h>
+#include <sys/queue.h>
+
+enum client_state {
+    CLIENT_READING, /* a request is coming in: under a deadline */
+    CLIENT_REFUSED, /* the guard refused it: our answer goes out, then the connection ends */
+    CLIENT_SERVING, /* a handler or a stream has the request */
+    CLIENT_IDLE,    /* between two probes */
+    CLIENT_CLOSING, /* to be closed from the loop */
+};
+
+struct client {
+    struct server *server;
+    struct bufferevent *bufferevent;      /* with a reference of ours */
+    struct evhttp_connection *connection; /* from the first handler on, else NULL */
+    struct event *timer;                  /* deadline of the state; the deferred close */
+    struct event *closed;                 /* EV_CLOSED, while watched */
+    struct request_guard guard;
+    struct client_watcher watcher; /* on_closed NULL: nobody watches */
+    enum client_state state;
+    bool freeing; /* evhttp_connection_free() of ours is on the stack */
+    LIST_ENTRY(client) link;
+};
+
+LIST_HEAD(client_list, client);
+
+/* What clients need of their server. */
+struct event_base *server_base(struct server *server);
+const struct settings *server_settings(const struct server *server);
+struct client_list *server_clients(struct server *server);
+/* The handler finds its client by the connection's descriptor. */
+void server_note_fd(struct server *server, int fd, struct client *client);
+void server_forget_fd(struct server *server, int fd, const struct client *client);
+
+/* Makes a bufferevent for a connection that evhttp is about to accept; NULL for lack of memory. */
+struct client *client_new(struct server *server) __attribute__((warn_unused_result));
+void client_free(struct client *client);
+
+/* A complete request reached its handler. */
+void client_serve(struct client *client, struct evhttp_connection *connection);
+/* A probe was answered: the connection waits for the next one. */
+void client_idle(struct client *client);
+
+#endif

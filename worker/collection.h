@@ -1,0 +1,35 @@
+/*
+ * collection: the files an agent left behind, found and read after it has ended (http-api.md 6.10).
+ *
+ * One listing, then one file at a time. Whatever fails leaves files out and never fails the run.
+ */
+#ifndef WORKER_COLLECTION_H
+#define WORKER_COLLECTION_H
+
+#include "worker/e2b.h"
+
+struct collection;
+
+struct collection_handlers {
+    /* A whole file; path is relative to the home and may hold any byte but NUL. Then the collection waits for
+     * collection_continue(), which may be called from here. */
+    void (*on_file)(void *context, const char *path, const char *bytes, size_t length);
+    /* Once, last. incomplete: a file was left out because of count, total size or a failed read. */
+    void (*on_done)(void *context, bool incomplete);
+    void *context;
+};
+
+struct collection_limits {
+    int64_t file_bytes;
+    int64_t total_timeout_ms;
+};
+
+/* NULL for lack of memory, without a callback. The sandbox must outlive it. */
+struct collection *collection_start(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
+                                    const struct collection_limits *limits, const struct collection_handlers *handlers)
+    __attribute__((warn_unused_result));
+void collection_continue(struct collection *collection);
+/* Without callbacks. NULL is allowed. */
+void collection_cancel(struct collection *collection);
+
+#endif

@@ -1,0 +1,247 @@
+#include "worker/e2b_call.h"
+
+#include "common/log.h"
+#include "common/scoreboard.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct e2b_call {
+    struct e2b_context e2b; /* with a reference of its own to the service */
+    struct e2b_call_spec spec;
+    struct http_transfer *transfer; /* NULL between tries */
+    struct e2b_call *probe;         /* asks whether the sandbox is gone, before a failure is told */
+    struct event *retry_timer;
+    int tries;
+    int64_t first_try_ms;
+    bool abandoned;
+    bool fate_unknown;
+    enum run_error pending_error; /* while the probe is under way */
+    char message[E2B_MESSAGE_MAX_BYTES];
+};
+
+static bool send_try(struct e2b_call *call);
+
+struct e2b_result e2b_failed(enum run_error error, const char *message)
+{
+    return (struct e2b_result){.error = error, .message = message};
+}
+
+static void call_free(struct e2b_call *call)
+{
+    e2b_call_cancel(call->probe);
+    http_transfer_cancel(call->transfer);
+    if (call->retry_timer != NULL)
+        event_free(call->retry_timer);
+    if (call->spec.free_operation != NULL)
+        call->spec.free_operation(call->spec.operation);
+    free(call->spec.url);
+    free(call->spec.body);
+    free(call->spec.parts);
+    e2b_service_unref(call->e2b.service);
+    free(call);
+}
+
+/* Tells the operation, once; the call is gone afterwards. */
+static void end(struct e2b_call *call, enum run_error error, const char *message, const struct http_answer *answer)
+{
+    struct e2b_result result = {.error = error, .message = message, .fate_unknown = call->fate_unknown};
+
+    call->spec.on_end(call->spec.operation, &result, answer);
+    call_free(call);
+}
+
+static void on_probed(void *context, bool gone)
+{
+    struct e2b_call *call = context;
+
+    call->probe = NULL;
+    if (gone)
+        end(call, RUN_ERROR_SANDBOX_LOST, "the sandbox was killed or reached its end of life", NULL);
+    else
+        end(call, call->pending_error, call->message, NULL);
+}
+
+/* The tries are used up: the failure is told, after a probe where the table asks for one. */
+static void give_up(struct e2b_call *call, const struct e2b_verdict *verdict, const struct http_answer *answer)
+{
+    e2b_message(answer, call->message);
+    call->fate_unknown |= verdict->fate_unknown;
+    if (verdict->probe && call->spec.sandbox != NULL && !call->abandoned) {
+        call->pending_error = verdict->error;
+        call->probe = e2b_probe(&call->e2b, call->spec.sandbox, on_probed, call);
+        if (call->probe != NULL)
+            return;
+    }
+    end(call, verdict->error, call->message, answer);
+}
+
+/* Milliseconds to the next try, or -1 when there is none. */
+static int64_t next_try_in(const struct e2b_call *call, const struct e2b_verdict *verdict,
+                           const struct http_answer *answer)
+{
+    int64_t wait_ms;
+
+    if (call->abandoned)
+        return -1;
+    if (verdict->tries != E2B_TRIES_TIMED) {
+        if (call->tries >= verdict->tries)
+            return -1;
+        wait_ms = e2b_backoff_ms(call->tries + 1);
+        return wait_ms > answer->retry_after_s * 1000 ? wait_ms : answer->retry_after_s * 1000;
+    }
+    wait_ms = e2b_timed_backoff_ms(call->tries + 1, answer->retry_after_s);
+    return monotonic_ms() + wait_ms > call->first_try_ms + call->spec.retry_timeout_ms ? -1 : wait_ms;
+}
+
+static void on_answer(void *context, const struct http_answer *answer)
+{
+    struct e2b_call *call = context;
+    bool streamed = call->spec.on_body != NULL && answer->status / 100 == 2;
+    enum e2b_failure failure = e2b_classify(answer);
+    const struct e2b_verdict *verdict;
+    int64_t wait_ms;
+
+    call->transfer = NULL;
+    if (streamed || failure == E2B_SUCCESS) {
+        end(call, RUN_ERROR_NONE, "", answer);
+        return;
+    }
+    verdict = e2b_judge(call->spec.stage, failure);
+    wait_ms = next_try_in(call, verdict, answer);
+    if (wait_ms < 0) {
+        give_up(call, verdict, answer);
+        return;
+    }
+    call->fate_unknown |= verdict->fate_unknown;
+    log_info("sandbox service: %s %s: try %d failed (%s %d), next in %lld ms", call->spec.method, call->spec.url,
+             call->tries, answer->outcome == TRANSFER_ANSWERED ? "status" : answer->error, answer->status,
+             (long long)wait_ms);
+    event_add(call->retry_timer, &(struct timeval){.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000});
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *context)
+{
+    struct e2b_call *call = context;
+
+    (void)fd;
+    (void)what;
+    if (!send_try(call))
+        end(call, RUN_ERROR_INTERNAL, "out of memory", NULL);
+}
+
+/* --- headers --------------------------------------------------------------------------------------- */
+
+/* e2b.md 0.6: the routing headers go along always; the API key never does. */
+static bool add_sandbox_headers(struct curl_slist **headers, const struct e2b_sandbox *sandbox)
+{
+    return http_add_header(headers, "E2b-Sandbox-Id", sandbox->id) &&
+           http_add_header(headers, "E2b-Sandbox-Port", "49983") &&
+           (sandbox->access_token == NULL || http_add_header(headers, "X-Access-Token", sandbox->access_token));
+}
+
+/* No Connect-Timeout-Ms: it would kill the agent on its own clock. Authorization is base64 of "user:". */
+static bool add_stream_headers(struct curl_slist **headers, bool name_user)
+{
+    return http_add_header(headers, "Connect-Protocol-Version", "1") &&
+           http_add_header(headers, "Keepalive-Ping-Interval", "50") &&
+           (!name_user || http_add_header(headers, "Authorization", "Basic dXNlcjo="));
+}
+
+static bool add_headers(const struct e2b_call *call, struct curl_slist **headers)
+{
+    const struct e2b_call_spec *spec = &call->spec;
+    const char *api_key = call->e2b.service->api_key;
+
+    if (spec->content_type != NULL && !http_add_header(headers, "Content-Type", spec->content_type))
+        return false;
+    if (spec->sandbox == NULL)
+        return *api_key == '\0' || http_add_header(headers, "X-API-KEY", api_key);
+    return add_sandbox_headers(headers, spec->sandbox) &&
+           (!spec->connect_stream || add_stream_headers(headers, spec->name_user));
+}
+
+/* --- sending --------------------------------------------------------------------------------------- */
+
+static void forward_body(void *context, const char *bytes, size_t length)
+{
+    struct e2b_call *call = context;
+
+    call->spec.on_body(call->spec.operation, bytes, length);
+}
+
+static bool send_try(struct e2b_call *call)
+{
+    const struct e2b_call_spec *spec = &call->spec;
+    struct http_request request = {
+        .method = spec->method,
+        .url = spec->url,
+        .unix_socket = call->e2b.service->unix_socket,
+        .body = spec->body,
+        .body_length = spec->body_length,
+        .parts = spec->parts,
+        .part_count = spec->part_count,
+        .connect_timeout_ms = spec->connect_timeout_ms,
+        .total_timeout_ms = spec->total_timeout_ms,
+        .stall_timeout_ms = spec->stall_timeout_ms,
+        .answer_max_bytes = spec->answer_max_bytes,
+        .send_once = spec->send_once,
+        .on_body = spec->on_body != NULL ? forward_body : NULL,
+        .on_done = on_answer,
+        .context = call,
+    };
+
+    if (!add_headers(call, &request.headers)) {
+        curl_slist_free_all(request.headers);
+        return false;
+    }
+    call->tries++;
+    call->transfer = http_client_send(call->e2b.http, &request);
+    return call->transfer != NULL;
+}
+
+struct e2b_call *e2b_call_new(const struct e2b_context *e2b, const struct e2b_call_spec *spec)
+{
+    struct e2b_call *call = calloc(1, sizeof *call);
+
+    if (call == NULL) {
+        free(spec->url);
+        free(spec->body);
+        free(spec->parts);
+        if (spec->free_operation != NULL)
+            spec->free_operation(spec->operation);
+        return NULL;
+    }
+    call->e2b = *e2b;
+    e2b_service_ref(call->e2b.service);
+    call->spec = *spec;
+    call->first_try_ms = monotonic_ms();
+    call->retry_timer = evtimer_new(e2b->base, on_retry, call);
+    if (call->spec.url == NULL || call->retry_timer == NULL || !send_try(call)) {
+        call_free(call);
+        return NULL;
+    }
+    return call;
+}
+
+void e2b_call_cancel(struct e2b_call *call)
+{
+    if (call != NULL)
+        call_free(call);
+}
+
+bool e2b_call_abandon(struct e2b_call *call)
+{
+    call->abandoned = true;
+    return call->transfer != NULL;
+}
+
+struct http_transfer *e2b_call_transfer(const struct e2b_call *call)
+{
+    return call->transfer;
+}
+
+void *e2b_call_operation(const struct e2b_call *call)
+{
+    return call->spec.operation;
+}

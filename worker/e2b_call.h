@@ -1,0 +1,59 @@
+/*
+ * e2b_call: one operation at the sandbox service: sent, judged, sent again where the table allows it, ended once.
+ *
+ * Inside of the e2b layer only: e2b_api.c, envd.c and agent_stream.c describe their operation here.
+ */
+#ifndef WORKER_E2B_CALL_H
+#define WORKER_E2B_CALL_H
+
+#include "worker/e2b.h"
+
+struct e2b_call_spec {
+    enum e2b_stage stage;
+    const char *method;
+    char *url;                         /* taken over; NULL counts as lack of memory */
+    const struct e2b_sandbox *sandbox; /* the sandbox it goes to; NULL: the control API */
+    const char *content_type;          /* NULL: none */
+    bool connect_stream;               /* with the headers of a streaming RPC */
+    bool name_user;                    /* Authorization of user `user` */
+    char *body;                        /* taken over; NULL: none */
+    size_t body_length;
+    struct http_part *parts; /* taken over, instead of body */
+    size_t part_count;
+    int64_t connect_timeout_ms;
+    int64_t total_timeout_ms;
+    int64_t stall_timeout_ms;
+    size_t answer_max_bytes;
+    int64_t retry_timeout_ms; /* for E2B_TRIES_TIMED */
+    bool send_once;
+    /* Of a 2xx answer as it comes. Then on_end gets the answer unjudged, with RUN_ERROR_NONE. */
+    void (*on_body)(void *operation, const char *bytes, size_t length);
+    /* Once, unless cancelled: the call is gone after it. answer is NULL only for lack of memory or when abandoned. */
+    void (*on_end)(void *operation, const struct e2b_result *result, const struct http_answer *answer);
+    /* Frees the operation; after on_end or a cancel. */
+    void (*free_operation)(void *operation);
+    void *operation;
+};
+
+/*
+ * Takes over what the spec says, also when it fails: then NULL, with everything freed and no callback. Never calls back
+ * before it returned.
+ */
+struct e2b_call *e2b_call_new(const struct e2b_context *e2b, const struct e2b_call_spec *spec)
+    __attribute__((warn_unused_result));
+
+/* No further try. True if a request is in flight, whose answer on_end will get; else on_end was not called. */
+bool e2b_call_abandon(struct e2b_call *call) __attribute__((warn_unused_result));
+
+/* The transfer in flight, NULL between tries. */
+struct http_transfer *e2b_call_transfer(const struct e2b_call *call);
+
+void *e2b_call_operation(const struct e2b_call *call);
+
+/* https://host/path of the sandbox; NULL for lack of memory. */
+char *e2b_sandbox_url(const struct e2b_sandbox *sandbox, const char *path);
+
+/* A result with the given error; the message is kept by pointer. */
+struct e2b_result e2b_failed(enum run_error error, const char *message);
+
+#endif

@@ -1,0 +1,349 @@
+/*
+ * The sandbox's own service, envd: upload, read, probe, signal (e2b.md 0.7 to 0.9, http-api.md 6.5).
+ */
+#include "worker/e2b_call.h"
+
+#include "common/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CONNECT_TIMEOUT_MS 10000
+#define STALL_TIMEOUT_MS   30000
+#define FILE_TIMEOUT_MS    60000 /* plus a second per MiB */
+#define PROBE_TIMEOUT_MS   5000
+#define SIGNAL_TIMEOUT_MS  10000
+#define ANSWER_MAX_BYTES   (1u << 20)
+#define MIB                (1u << 20)
+
+/* One transfer of an upload: all files in one multipart request, or one file. */
+struct upload_part {
+    struct e2b_upload *upload;
+    struct e2b_call *call; /* NULL: ended */
+    size_t files;          /* carried by it */
+};
+
+struct e2b_upload {
+    struct upload_part *parts;
+    size_t part_count;
+    size_t running;
+    const struct e2b_file *files;
+    size_t file_count;
+    void (*on_uploaded)(void *context, const struct e2b_result *result);
+    void *context;
+};
+
+char *e2b_sandbox_url(const struct e2b_sandbox *sandbox, const char *path)
+{
+    size_t length = strlen(sandbox->base_url);
+    char *url;
+
+    while (length > 0 && sandbox->base_url[length - 1] == '/')
+        length--;
+    return asprintf(&url, "%.*s%s", (int)length, sandbox->base_url, path) < 0 ? NULL : url;
+}
+
+/* …/files?path=<percent-encoded>; NULL for lack of memory. */
+static char *file_url(const struct e2b_sandbox *sandbox, const char *path)
+{
+    char *escaped = curl_easy_escape(NULL, path, 0);
+    char *with_query = NULL;
+    char *url = NULL;
+
+    if (escaped != NULL && asprintf(&with_query, "/files?path=%s", escaped) >= 0)
+        url = e2b_sandbox_url(sandbox, with_query);
+    free(with_query);
+    curl_free(escaped);
+    return url;
+}
+
+static int64_t file_timeout_ms(size_t bytes)
+{
+    return FILE_TIMEOUT_MS + (int64_t)(bytes / MIB) * 1000;
+}
+
+/* --- upload ---------------------------------------------------------------------------------------- */
+
+/* Can a path stand in a part's header as it is? (e2b.md A.2) */
+static bool is_plain(const char *path)
+{
+    for (const char *c = path; *c != '\0'; c++) {
+        if (*c < 0x20 || *c > 0x7e || *c == '"' || *c == '\\')
+            return false;
+    }
+    return true;
+}
+
+static bool all_plain(const struct e2b_file *files, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!is_plain(files[i].path))
+            return false;
+    }
+    return true;
+}
+
+void e2b_upload_cancel(struct e2b_upload *upload)
+{
+    if (upload == NULL)
+        return;
+    for (size_t i = 0; i < upload->part_count; i++)
+        e2b_call_cancel(upload->parts[i].call);
+    free(upload->parts);
+    free(upload);
+}
+
+/* "Failed to upload <n> files (<names>) to sandbox: <reason>" (http-api.md 5.6). */
+static void failure_text(const struct e2b_upload *upload, const char *reason, char *out, size_t size)
+{
+    size_t used = (size_t)snprintf(out, size, "Failed to upload %zu files (", upload->file_count);
+
+    for (size_t i = 0; i < upload->file_count && used < size / 2; i++) {
+        const char *slash = strrchr(upload->files[i].path, '/');
+
+        used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? ", " : "",
+                                 slash != NULL ? slash + 1 : upload->files[i].path);
+    }
+    if (used < size)
+        snprintf(out + used, size - used, ") to sandbox: %s", reason);
+    for (char *c = out; *c != '\0'; c++) {
+        if ((unsigned char)*c < 0x20)
+            *c = ' ';
+    }
+}
+
+/* Tells the run, once, and ends what is still under way. */
+static void upload_end(struct e2b_upload *upload, enum run_error error, const char *reason)
+{
+    char message[E2B_MESSAGE_MAX_BYTES];
+    struct e2b_result result = e2b_failed(error, reason);
+
+    if (error == RUN_ERROR_UPLOAD_FAILED) {
+        failure_text(upload, reason, message, sizeof message);
+        result.message = message;
+    }
+    upload->on_uploaded(upload->context, &result);
+    e2b_upload_cancel(upload);
+}
+
+/* The answer is one array entry per file, whatever its Content-Type says (e2b.md A.2). */
+static bool all_written(const struct http_answer *answer, size_t files)
+{
+    json_t *root = json_loadb(answer->body, answer->body_length, 0, NULL);
+    bool whole = json_array_size(root) == files;
+
+    json_decref(root);
+    return whole;
+}
+
+static void on_part_end(void *operation, const struct e2b_result *result, const struct http_answer *answer)
+{
+    struct upload_part *part = operation;
+    struct e2b_upload *upload = part->upload;
+
+    part->call = NULL;
+    upload->running--;
+    if (result->error != RUN_ERROR_NONE)
+        upload_end(upload, result->error, result->message);
+    else if (answer == NULL || !all_written(answer, part->files))
+        upload_end(upload, RUN_ERROR_UPSTREAM_PROTOCOL, "unusable answer to the upload of files");
+    else if (upload->running == 0)
+        upload_end(upload, RUN_ERROR_NONE, "");
+}
+
+static struct http_part *multipart(const struct e2b_file *files, size_t count, size_t *bytes)
+{
+    struct http_part *parts = calloc(count, sizeof *parts);
+
+    *bytes = 0;
+    for (size_t i = 0; parts != NULL && i < count; i++) {
+        parts[i] = (struct http_part){.filename = files[i].path, .bytes = files[i].bytes, .length = files[i].length};
+        *bytes += files[i].length;
+    }
+    return parts;
+}
+
+static char *copy_bytes(const char *bytes, size_t length)
+{
+    char *copy = malloc(length + 1);
+
+    if (copy != NULL && length > 0)
+        memcpy(copy, bytes, length);
+    return copy;
+}
+
+/* Starts one transfer with `count` files. */
+static bool start_part(struct upload_part *part, const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
+                       const struct e2b_file *files, size_t count)
+{
+    struct e2b_call_spec spec = {
+        .stage = E2B_STAGE_UPLOAD,
+        .method = "POST",
+        .sandbox = sandbox,
+        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .stall_timeout_ms = STALL_TIMEOUT_MS,
+        .answer_max_bytes = ANSWER_MAX_BYTES,
+        .on_end = on_part_end,
+        .operation = part,
+    };
+
+    part->files = count;
+    if (part->upload->part_count == 1 && all_plain(files, count)) {
+        spec.url = e2b_sandbox_url(sandbox, "/files");
+        spec.parts = multipart(files, count, &spec.body_length);
+        spec.part_count = count;
+    } else {
+        spec.url = file_url(sandbox, files->path);
+        spec.content_type = "application/octet-stream";
+        spec.body = copy_bytes(files->bytes, files->length);
+        spec.body_length = files->length;
+    }
+    spec.total_timeout_ms = file_timeout_ms(spec.body_length);
+    if (spec.parts == NULL && spec.body == NULL) {
+        free(spec.url);
+        return false;
+    }
+    part->call = e2b_call_new(e2b, &spec);
+    return part->call != NULL;
+}
+
+struct e2b_upload *e2b_upload(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
+                              const struct e2b_file *files, size_t count,
+                              void (*on_uploaded)(void *context, const struct e2b_result *result), void *context)
+{
+    struct e2b_upload *upload = calloc(1, sizeof *upload);
+    size_t part_count = all_plain(files, count) ? 1 : count;
+
+    if (upload == NULL || (upload->parts = calloc(part_count, sizeof *upload->parts)) == NULL) {
+        free(upload);
+        return NULL;
+    }
+    upload->part_count = part_count;
+    upload->files = files;
+    upload->file_count = count;
+    upload->on_uploaded = on_uploaded;
+    upload->context = context;
+    for (size_t i = 0; i < part_count; i++) {
+        upload->parts[i].upload = upload;
+        if (!start_part(&upload->parts[i], e2b, sandbox, &files[i], part_count == 1 ? count : 1)) {
+            e2b_upload_cancel(upload);
+            return NULL;
+        }
+        upload->running++;
+    }
+    return upload;
+}
+
+/* --- read ------------------------------------------------------------------------------------------ */
+
+struct file_read {
+    void (*on_read)(void *context, const struct e2b_result *result, const char *bytes, size_t length);
+    void *context;
+};
+
+static void on_read_end(void *operation, const struct e2b_result *result, const struct http_answer *answer)
+{
+    struct file_read *read = operation;
+
+    if (result->error != RUN_ERROR_NONE || answer == NULL)
+        read->on_read(read->context, result, "", 0);
+    else
+        read->on_read(read->context, result, answer->body, answer->body_length);
+}
+
+struct e2b_call *
+e2b_read(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox, const char *path, size_t limit_bytes,
+         void (*on_read)(void *context, const struct e2b_result *result, const char *bytes, size_t length),
+         void *context)
+{
+    struct file_read *read = calloc(1, sizeof *read);
+
+    if (read == NULL)
+        return NULL;
+    read->on_read = on_read;
+    read->context = context;
+    return e2b_call_new(e2b, &(struct e2b_call_spec){
+                                 .stage = E2B_STAGE_READ,
+                                 .method = "GET",
+                                 .url = file_url(sandbox, path),
+                                 .sandbox = sandbox,
+                                 .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+                                 .total_timeout_ms = file_timeout_ms(limit_bytes),
+                                 .stall_timeout_ms = STALL_TIMEOUT_MS,
+                                 .answer_max_bytes = limit_bytes,
+                                 .on_end = on_read_end,
+                                 .free_operation = free,
+                                 .operation = read,
+                             });
+}
+
+/* --- probe ----------------------------------------------------------------------------------------- */
+
+struct probe {
+    void (*on_probed)(void *context, bool gone);
+    void *context;
+};
+
+static void on_probe_end(void *operation, const struct e2b_result *result, const struct http_answer *answer)
+{
+    struct probe *probe = operation;
+
+    (void)answer;
+    probe->on_probed(probe->context, result->error == RUN_ERROR_SANDBOX_LOST);
+}
+
+struct e2b_call *e2b_probe(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
+                           void (*on_probed)(void *context, bool gone), void *context)
+{
+    struct probe *probe = calloc(1, sizeof *probe);
+
+    if (probe == NULL)
+        return NULL;
+    probe->on_probed = on_probed;
+    probe->context = context;
+    return e2b_call_new(e2b, &(struct e2b_call_spec){
+                                 .stage = E2B_STAGE_PROBE,
+                                 .method = "GET",
+                                 .url = e2b_sandbox_url(sandbox, "/health"),
+                                 .sandbox = sandbox,
+                                 .connect_timeout_ms = PROBE_TIMEOUT_MS,
+                                 .total_timeout_ms = PROBE_TIMEOUT_MS,
+                                 .answer_max_bytes = ANSWER_MAX_BYTES,
+                                 .on_end = on_probe_end,
+                                 .free_operation = free,
+                                 .operation = probe,
+                             });
+}
+
+/* --- signal ---------------------------------------------------------------------------------------- */
+
+static void on_signal_end(void *operation, const struct e2b_result *result, const struct http_answer *answer)
+{
+    (void)operation;
+    (void)answer;
+    if (result->error != RUN_ERROR_NONE)
+        log_debug("sandbox service: signal: %s", result->message);
+}
+
+void e2b_kill_process(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox, int64_t pid)
+{
+    char *body;
+    struct e2b_call *call;
+
+    if (asprintf(&body, "{\"process\":{\"pid\":%lld},\"signal\":\"SIGNAL_SIGKILL\"}", (long long)pid) < 0)
+        return;
+    call = e2b_call_new(e2b, &(struct e2b_call_spec){
+                                 .stage = E2B_STAGE_PROBE,
+                                 .method = "POST",
+                                 .url = e2b_sandbox_url(sandbox, "/process.Process/SendSignal"),
+                                 .sandbox = sandbox,
+                                 .content_type = "application/json",
+                                 .body = body,
+                                 .body_length = strlen(body),
+                                 .connect_timeout_ms = PROBE_TIMEOUT_MS,
+                                 .total_timeout_ms = SIGNAL_TIMEOUT_MS,
+                                 .answer_max_bytes = ANSWER_MAX_BYTES,
+                                 .on_end = on_signal_end,
+                             });
+    (void)call; /* ends by itself, in one try: the sandbox may be gone by then, its headers are already made */
+}

@@ -1,0 +1,270 @@
+#include "worker/event_stream.h"
+
+#include "common/log.h"
+#include "common/scoreboard.h"
+#include "worker/client.h"
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char ping[] = ": ping\n\n";
+
+struct event_stream {
+    struct client *client;
+    struct evhttp_request *request; /* NULL once evhttp has freed it */
+    struct evbuffer *output;        /* of the connection */
+    struct evbuffer *pending;       /* put, not yet flushed */
+    struct event *timer;            /* ping and stall */
+    struct event_stream_handlers handlers;
+    bool ended; /* handlers are not called any more */
+    bool full;  /* on_drained is owed */
+    bool aborted;
+    size_t high_water_bytes;
+    int64_t ping_interval_ms;
+    int64_t stall_timeout_ms;
+    int64_t last_queued_ms; /* a byte was put into the output */
+    int64_t last_taken_ms;  /* the socket took a byte, or the output was empty */
+};
+
+static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *context);
+
+/* The connection, and with it its output, still exists. */
+static void stream_free(struct event_stream *stream)
+{
+    evbuffer_remove_cb(stream->output, on_output, stream);
+    if (stream->timer != NULL)
+        event_free(stream->timer);
+    if (stream->pending != NULL)
+        evbuffer_free(stream->pending);
+    free(stream);
+}
+
+static void tell_gone(struct event_stream *stream, const char *reason)
+{
+    bool told = stream->ended;
+
+    stream->ended = true;
+    event_stream_abort(stream);
+    if (!told)
+        stream->handlers.on_gone(stream->handlers.context, reason);
+}
+
+/* --- connection --------------------------------------------------------------------------------------- */
+
+static void on_client_gone(void *context)
+{
+    tell_gone(context, "the client closed the connection");
+}
+
+/* evhttp frees the connection: after the last flush, after an abort, or because a write failed. */
+static void on_connection_closed(void *context)
+{
+    struct event_stream *stream = context;
+    bool told = stream->ended;
+
+    /* After a failed write evhttp leaves the request to us; in the other cases it frees it itself. */
+    if (stream->request != NULL && evhttp_request_get_connection(stream->request) == NULL)
+        evhttp_request_free(stream->request);
+    stream->request = NULL;
+    stream->ended = stream->aborted = true;
+    if (!told)
+        stream->handlers.on_gone(stream->handlers.context, "the connection failed");
+    stream_free(stream);
+}
+
+/* Each byte that enters or leaves the connection's output passes here. */
+static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *context)
+{
+    struct event_stream *stream = context;
+
+    if (info->n_added > 0) {
+        stream->last_queued_ms = monotonic_ms();
+        if (info->orig_size == 0)
+            stream->last_taken_ms = stream->last_queued_ms;
+    }
+    if (info->n_deleted == 0)
+        return;
+    stream->last_taken_ms = monotonic_ms();
+    if (stream->full && !stream->ended && evbuffer_get_length(output) < stream->high_water_bytes / 2) {
+        stream->full = false;
+        stream->handlers.on_drained(stream->handlers.context);
+    }
+}
+
+/* --- ping and stall ------------------------------------------------------------------------------------ */
+
+/* The timer looks at numbers that events move; it is not set again per event. */
+static void arm_timer(struct event_stream *stream)
+{
+    int64_t period_ms = stream->stall_timeout_ms / 4;
+    int64_t wait_ms;
+
+    if (stream->ping_interval_ms > 0) {
+        wait_ms = stream->last_queued_ms + stream->ping_interval_ms - monotonic_ms();
+        if (wait_ms > 0 && wait_ms < period_ms)
+            period_ms = wait_ms;
+        else if (stream->ping_interval_ms < period_ms)
+            period_ms = stream->ping_interval_ms;
+    }
+    event_add(stream->timer, &(struct timeval){.tv_sec = period_ms / 1000, .tv_usec = period_ms % 1000 * 1000});
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct event_stream *stream = context;
+    int64_t now_ms = monotonic_ms();
+    bool waiting = evbuffer_get_length(stream->output) > 0;
+
+    (void)fd;
+    (void)what;
+    if (waiting && now_ms - stream->last_taken_ms >= stream->stall_timeout_ms) {
+        tell_gone(stream, "the client took nothing for client_stall_timeout");
+        return;
+    }
+    if (!waiting && !stream->ended && stream->ping_interval_ms > 0 &&
+        now_ms - stream->last_queued_ms >= stream->ping_interval_ms) {
+        evbuffer_add(stream->pending, ping, sizeof ping - 1);
+        event_stream_flush(stream);
+    }
+    arm_timer(stream);
+}
+
+/* --- the public side ----------------------------------------------------------------------------------- */
+
+static void send_head(struct exchange *exchange, const char *run_id)
+{
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(exchange->request);
+
+    evhttp_add_header(headers, "Server", "sandstorm");
+    evhttp_add_header(headers, "Content-Type", "text/event-stream; charset=utf-8");
+    evhttp_add_header(headers, "Cache-Control", "no-store");
+    evhttp_add_header(headers, "X-Accel-Buffering", "no");
+    evhttp_add_header(headers, "X-Sandstorm-Run-Id", run_id);
+    evhttp_send_reply_start(exchange->request, 200, "OK");
+}
+
+struct event_stream *event_stream_open(struct exchange *exchange, const char *run_id,
+                                       const struct event_stream_handlers *handlers)
+{
+    struct event_stream *stream = calloc(1, sizeof *stream);
+    const struct settings *settings = server_settings(exchange->server);
+
+    if (stream == NULL)
+        goto failed;
+    stream->client = exchange->client;
+    stream->request = exchange->request;
+    stream->handlers = *handlers;
+    stream->high_water_bytes = (size_t)settings->output_buffer_bytes;
+    stream->ping_interval_ms = settings->ping_interval_ms;
+    stream->stall_timeout_ms = settings->client_stall_timeout_ms;
+    stream->last_queued_ms = stream->last_taken_ms = monotonic_ms();
+    stream->output = bufferevent_get_output(client_bufferevent(exchange->client));
+    stream->pending = evbuffer_new();
+    stream->timer = evtimer_new(server_base(exchange->server), on_timer, stream);
+    if (stream->pending == NULL || stream->timer == NULL ||
+        evbuffer_add_cb(stream->output, on_output, stream) == NULL) {
+        stream_free(stream);
+        goto failed;
+    }
+    client_watch(
+        exchange->client,
+        &(struct client_watcher){.on_gone = on_client_gone, .on_closed = on_connection_closed, .context = stream});
+    send_head(exchange, run_id);
+    arm_timer(stream);
+    return stream;
+
+failed:
+    server_reply_detail(exchange, 500, "Internal Server Error");
+    return NULL;
+}
+
+/* A CR inside the line would end it for an SSE parser: it starts a further data line of the same event. */
+static void put_lines(struct evbuffer *pending, const char *line, size_t length)
+{
+    for (;;) {
+        const char *cr = memchr(line, '\r', length);
+        size_t piece = cr != NULL ? (size_t)(cr - line) : length;
+
+        evbuffer_add(pending, "data: ", 6);
+        evbuffer_add(pending, line, piece);
+        evbuffer_add(pending, "\n", 1);
+        if (cr == NULL)
+            return;
+        line += piece + 1;
+        length -= piece + 1;
+    }
+}
+
+void event_stream_put_line(struct event_stream *stream, const char *line, size_t length)
+{
+    if (stream->ended)
+        return;
+    if (length > 0 && line[length - 1] == '\r')
+        length--;
+    put_lines(stream->pending, line, length);
+    evbuffer_add(stream->pending, "\n", 1);
+}
+
+void event_stream_begin(struct event_stream *stream)
+{
+    event_stream_add(stream, "data: ", 6);
+}
+
+void event_stream_add(struct event_stream *stream, const char *bytes, size_t length)
+{
+    if (!stream->ended)
+        evbuffer_add(stream->pending, bytes, length);
+}
+
+void event_stream_finish(struct event_stream *stream)
+{
+    event_stream_add(stream, "\n\n", 2);
+}
+
+void event_stream_put_json(struct event_stream *stream, json_t *event)
+{
+    char *text = event != NULL ? json_dumps(event, JSON_COMPACT) : NULL;
+
+    if (text != NULL)
+        event_stream_put_line(stream, text, strlen(text));
+    else
+        log_error("an event for a client could not be made: out of memory");
+    free(text);
+    json_decref(event);
+}
+
+void event_stream_flush(struct event_stream *stream)
+{
+    if (stream->aborted || stream->request == NULL || evbuffer_get_length(stream->pending) == 0)
+        return;
+    evhttp_send_reply_chunk(stream->request, stream->pending);
+    if (evbuffer_get_length(stream->output) >= stream->high_water_bytes)
+        stream->full = true;
+}
+
+bool event_stream_full(const struct event_stream *stream)
+{
+    return stream->full;
+}
+
+void event_stream_end(struct event_stream *stream)
+{
+    struct evhttp_request *request = stream->request;
+
+    event_stream_flush(stream);
+    stream->ended = true;
+    stream->request = NULL; /* evhttp frees it with the last byte */
+    if (!stream->aborted && request != NULL)
+        evhttp_send_reply_end(request);
+}
+
+void event_stream_abort(struct event_stream *stream)
+{
+    stream->ended = true;
+    if (stream->aborted)
+        return;
+    stream->aborted = true;
+    client_abort(stream->client);
+}

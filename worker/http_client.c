@@ -1,0 +1,505 @@
+#include "worker/http_client.h"
+
+#include "common/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+/* 16 KiB is what one TLS record holds; a larger buffer only adds to the memory of each stream. */
+#define READ_BUFFER_BYTES    16384L
+#define IDLE_CONNECTIONS_MAX 64L
+#define KEEPALIVE_IDLE_S     30L
+
+/* A socket libcurl wants watched. */
+struct http_socket {
+    struct event *event;
+};
+
+struct http_transfer {
+    struct http_client *client;
+    CURL *easy;
+    curl_mime *mime;
+    struct curl_slist *headers;
+    struct http_cursor *cursors; /* one per part */
+    char error[CURL_ERROR_SIZE];
+    char *body;
+    size_t body_length;
+    size_t answer_max_bytes;
+    bool sent; /* the request left, or may have left */
+    bool send_once;
+    bool cancelled; /* on the cancelled list: to be freed as soon as libcurl has returned */
+    bool too_large;
+    bool paused;   /* as the caller wants it */
+    bool resuming; /* on the resuming list */
+    void (*on_body)(void *context, const char *bytes, size_t length);
+    void (*on_done)(void *context, const struct http_answer *answer);
+    void *context;
+    TAILQ_ENTRY(http_transfer) link;
+    TAILQ_ENTRY(http_transfer) cancelled_link;
+    TAILQ_ENTRY(http_transfer) resuming_link;
+};
+
+/* Where libcurl stands in a part it reads. */
+struct http_cursor {
+    const char *bytes;
+    size_t length;
+    size_t offset;
+};
+
+TAILQ_HEAD(transfer_list, http_transfer);
+
+struct http_client {
+    struct event_base *base;
+    CURLM *multi;
+    struct event *timer;    /* libcurl's own */
+    struct event *deferred; /* runs what must not run inside libcurl */
+    struct transfer_list transfers;
+    struct transfer_list cancelled; /* these two wait until libcurl has returned */
+    struct transfer_list resuming;
+    int depth; /* > 0: libcurl is on the stack */
+};
+
+/* --- inside libcurl ------------------------------------------------------------------------------ */
+
+/* libcurl repeats a POST by itself when a reused connection dies: a second call means just that (e2b.md A.1). */
+static int before_request(void *context, char *remote_ip, char *local_ip, int remote_port, int local_port)
+{
+    struct http_transfer *transfer = context;
+
+    (void)remote_ip;
+    (void)local_ip;
+    (void)remote_port;
+    (void)local_port;
+    if (transfer->sent && transfer->send_once)
+        return CURL_PREREQFUNC_ABORT;
+    transfer->sent = true;
+    return CURL_PREREQFUNC_OK;
+}
+
+static bool collect(struct http_transfer *transfer, const char *bytes, size_t length)
+{
+    char *grown;
+
+    if (length > transfer->answer_max_bytes - transfer->body_length) {
+        transfer->too_large = true;
+        return false;
+    }
+    grown = realloc(transfer->body, transfer->body_length + length + 1);
+    if (grown == NULL)
+        return false;
+    memcpy(grown + transfer->body_length, bytes, length);
+    transfer->body = grown;
+    transfer->body_length += length;
+    transfer->body[transfer->body_length] = '\0';
+    return true;
+}
+
+static size_t on_bytes(char *bytes, size_t unit, size_t count, void *context)
+{
+    struct http_transfer *transfer = context;
+    size_t length = unit * count;
+
+    if (transfer->cancelled)
+        return length;
+    if (transfer->on_body != NULL && http_transfer_status(transfer) / 100 == 2) {
+        transfer->on_body(transfer->context, bytes, length);
+        return length;
+    }
+    return collect(transfer, bytes, length) ? length : CURL_WRITEFUNC_ERROR;
+}
+
+static size_t read_part(char *out, size_t unit, size_t count, void *context)
+{
+    struct http_cursor *cursor = context;
+    size_t left = cursor->length - cursor->offset;
+    size_t taken = unit * count < left ? unit * count : left;
+
+    memcpy(out, cursor->bytes + cursor->offset, taken);
+    cursor->offset += taken;
+    return taken;
+}
+
+static int seek_part(void *context, curl_off_t offset, int origin)
+{
+    struct http_cursor *cursor = context;
+
+    if (origin != SEEK_SET || offset < 0 || (size_t)offset > cursor->length)
+        return CURL_SEEKFUNC_CANTSEEK;
+    cursor->offset = (size_t)offset;
+    return CURL_SEEKFUNC_OK;
+}
+
+/* --- the end of a transfer ------------------------------------------------------------------------ */
+
+static void transfer_free(struct http_transfer *transfer)
+{
+    TAILQ_REMOVE(&transfer->client->transfers, transfer, link);
+    if (transfer->cancelled)
+        TAILQ_REMOVE(&transfer->client->cancelled, transfer, cancelled_link);
+    if (transfer->resuming)
+        TAILQ_REMOVE(&transfer->client->resuming, transfer, resuming_link);
+    if (transfer->easy != NULL) {
+        curl_multi_remove_handle(transfer->client->multi, transfer->easy);
+        curl_easy_cleanup(transfer->easy);
+    }
+    curl_mime_free(transfer->mime);
+    curl_slist_free_all(transfer->headers);
+    free(transfer->cursors);
+    free(transfer->body);
+    free(transfer);
+}
+
+static enum transfer_outcome outcome_of(const struct http_transfer *transfer, CURLcode code)
+{
+    if (transfer->too_large)
+        return TRANSFER_ANSWER_TOO_LARGE;
+    switch (code) {
+    case CURLE_OK:
+        return TRANSFER_ANSWERED;
+    case CURLE_OUT_OF_MEMORY:
+    case CURLE_FAILED_INIT:
+    case CURLE_URL_MALFORMAT:
+    case CURLE_WRITE_ERROR:
+        return TRANSFER_INTERNAL;
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+        return TRANSFER_TLS_UNTRUSTED;
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_SSL_CIPHER:
+        return transfer->sent ? TRANSFER_CUT : TRANSFER_TLS_FAILED;
+    case CURLE_OPERATION_TIMEDOUT:
+        return transfer->sent ? TRANSFER_TIMED_OUT : TRANSFER_NOT_CONNECTED;
+    default:
+        return transfer->sent ? TRANSFER_CUT : TRANSFER_NOT_CONNECTED;
+    }
+}
+
+static void finish(struct http_transfer *transfer, CURLcode code)
+{
+    struct http_answer answer = {.outcome = outcome_of(transfer, code), .retry_after_s = -1};
+    struct curl_header *header;
+
+    answer.status = http_transfer_status(transfer);
+    answer.content_type = http_transfer_content_type(transfer);
+    answer.body = transfer->body != NULL ? transfer->body : "";
+    answer.body_length = transfer->body_length;
+    answer.error = transfer->error[0] != '\0' ? transfer->error : curl_easy_strerror(code);
+    if (curl_easy_header(transfer->easy, "Retry-After", 0, CURLH_HEADER, -1, &header) == CURLHE_OK) {
+        char *end;
+        long long seconds = strtoll(header->value, &end, 10);
+
+        if (end != header->value && *end == '\0' && seconds >= 0)
+            answer.retry_after_s = seconds;
+    }
+    transfer->on_done(transfer->context, &answer);
+    transfer_free(transfer);
+}
+
+/* Completions are looked at only when libcurl has returned: then everything is allowed. */
+static void reap(struct http_client *client)
+{
+    struct http_transfer *transfer;
+    CURLMsg *message;
+    int left;
+
+    while ((transfer = TAILQ_FIRST(&client->cancelled)) != NULL)
+        transfer_free(transfer);
+    while ((message = curl_multi_info_read(client->multi, &left)) != NULL) {
+        CURLcode code = message->data.result;
+
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&transfer);
+        finish(transfer, code);
+    }
+}
+
+/* --- libcurl on libevent -------------------------------------------------------------------------- */
+
+static void act(struct http_client *client, curl_socket_t fd, int actions)
+{
+    int running;
+
+    client->depth++;
+    curl_multi_socket_action(client->multi, fd, actions, &running);
+    client->depth--;
+    if (client->depth == 0)
+        reap(client);
+}
+
+static void on_socket_ready(evutil_socket_t fd, short what, void *context)
+{
+    act(context, fd, ((what & EV_READ) ? CURL_CSELECT_IN : 0) | ((what & EV_WRITE) ? CURL_CSELECT_OUT : 0));
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    act(context, CURL_SOCKET_TIMEOUT, 0);
+}
+
+/* Resumes paused transfers and frees cancelled ones: both call into libcurl. */
+static void on_deferred(evutil_socket_t fd, short what, void *context)
+{
+    struct http_client *client = context;
+    struct http_transfer *transfer;
+
+    (void)fd;
+    (void)what;
+    client->depth++;
+    while ((transfer = TAILQ_FIRST(&client->resuming)) != NULL) {
+        TAILQ_REMOVE(&client->resuming, transfer, resuming_link);
+        transfer->resuming = false;
+        if (!transfer->paused && !transfer->cancelled)
+            curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
+    }
+    client->depth--;
+    reap(client);
+}
+
+static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *socket_context)
+{
+    struct http_client *client = context;
+    struct http_socket *watched = socket_context;
+    short events =
+        (short)(EV_PERSIST | ((what & CURL_POLL_IN) ? EV_READ : 0) | ((what & CURL_POLL_OUT) ? EV_WRITE : 0));
+
+    (void)easy;
+    if (watched != NULL && watched->event != NULL) {
+        event_free(watched->event);
+        watched->event = NULL;
+    }
+    if (what == CURL_POLL_REMOVE) {
+        free(watched);
+        curl_multi_assign(client->multi, fd, NULL);
+        return 0;
+    }
+    if (watched == NULL && (watched = calloc(1, sizeof *watched)) == NULL)
+        return -1;
+    curl_multi_assign(client->multi, fd, watched);
+    watched->event = event_new(client->base, fd, events, on_socket_ready, client);
+    return watched->event != NULL && event_add(watched->event, NULL) == 0 ? 0 : -1;
+}
+
+/* 0 means "soon", never "inside this callback" (libs.md). */
+static int set_timer(CURLM *multi, long timeout_ms, void *context)
+{
+    struct http_client *client = context;
+    struct timeval tv = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
+
+    (void)multi;
+    if (timeout_ms < 0)
+        event_del(client->timer);
+    else
+        event_add(client->timer, &tv);
+    return 0;
+}
+
+struct http_client *http_client_new(struct event_base *base)
+{
+    struct http_client *client = calloc(1, sizeof *client);
+
+    if (client == NULL)
+        return NULL;
+    TAILQ_INIT(&client->transfers);
+    TAILQ_INIT(&client->cancelled);
+    TAILQ_INIT(&client->resuming);
+    client->base = base;
+    client->multi = curl_multi_init();
+    client->timer = evtimer_new(base, on_timer, client);
+    client->deferred = event_new(base, -1, 0, on_deferred, client);
+    if (client->multi == NULL || client->timer == NULL || client->deferred == NULL) {
+        http_client_free(client);
+        return NULL;
+    }
+    curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+    curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
+    curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, set_timer);
+    curl_multi_setopt(client->multi, CURLMOPT_TIMERDATA, client);
+    curl_multi_setopt(client->multi, CURLMOPT_MAXCONNECTS, IDLE_CONNECTIONS_MAX);
+    return client;
+}
+
+void http_client_free(struct http_client *client)
+{
+    struct http_transfer *transfer;
+
+    if (client == NULL)
+        return;
+    while ((transfer = TAILQ_FIRST(&client->transfers)) != NULL)
+        transfer_free(transfer);
+    if (client->multi != NULL)
+        curl_multi_cleanup(client->multi);
+    if (client->timer != NULL)
+        event_free(client->timer);
+    if (client->deferred != NULL)
+        event_free(client->deferred);
+    free(client);
+}
+
+/* --- sending -------------------------------------------------------------------------------------- */
+
+static bool add_parts(struct http_transfer *transfer, const struct http_request *request)
+{
+    transfer->mime = curl_mime_init(transfer->easy);
+    transfer->cursors = calloc(request->part_count, sizeof *transfer->cursors);
+    if (transfer->mime == NULL || transfer->cursors == NULL)
+        return false;
+    for (size_t i = 0; i < request->part_count; i++) {
+        struct http_cursor *cursor = &transfer->cursors[i];
+        curl_mimepart *part = curl_mime_addpart(transfer->mime);
+
+        *cursor = (struct http_cursor){.bytes = request->parts[i].bytes, .length = request->parts[i].length};
+        if (part == NULL || curl_mime_name(part, "file") != CURLE_OK ||
+            curl_mime_filename(part, request->parts[i].filename) != CURLE_OK ||
+            curl_mime_type(part, "application/octet-stream") != CURLE_OK ||
+            curl_mime_data_cb(part, (curl_off_t)cursor->length, read_part, seek_part, NULL, cursor) != CURLE_OK)
+            return false;
+    }
+    return curl_easy_setopt(transfer->easy, CURLOPT_MIMEPOST, transfer->mime) == CURLE_OK;
+}
+
+static bool set_body(struct http_transfer *transfer, const struct http_request *request)
+{
+    if (request->part_count > 0)
+        return add_parts(transfer, request);
+    if (request->body == NULL)
+        return true;
+    return curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_length) ==
+               CURLE_OK &&
+           curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, request->body) == CURLE_OK;
+}
+
+/* The options of libs.md, "libcurl multi"; the reasons stand there. */
+static bool set_options(struct http_transfer *transfer, const struct http_request *request)
+{
+    CURL *easy = transfer->easy;
+    CURLcode code = CURLE_OK;
+
+#define SET(option, value) code = code == CURLE_OK ? curl_easy_setopt(easy, option, value) : code
+    SET(CURLOPT_URL, request->url);
+    SET(CURLOPT_CUSTOMREQUEST, request->method);
+    SET(CURLOPT_HTTPHEADER, transfer->headers);
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_PROTOCOLS_STR, "http,https");
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_QUICK_EXIT, 1L);
+    SET(CURLOPT_CAPATH, (char *)NULL);
+    SET(CURLOPT_TCP_KEEPALIVE, 1L);
+    SET(CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
+    SET(CURLOPT_BUFFERSIZE, READ_BUFFER_BYTES);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)request->connect_timeout_ms);
+    SET(CURLOPT_TIMEOUT_MS, (long)request->total_timeout_ms);
+    if (request->stall_timeout_ms > 0) {
+        SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
+        SET(CURLOPT_LOW_SPEED_TIME, (long)((request->stall_timeout_ms + 999) / 1000));
+    }
+    if (request->unix_socket != NULL)
+        SET(CURLOPT_UNIX_SOCKET_PATH, request->unix_socket);
+    SET(CURLOPT_ERRORBUFFER, transfer->error);
+    SET(CURLOPT_WRITEFUNCTION, on_bytes);
+    SET(CURLOPT_WRITEDATA, transfer);
+    SET(CURLOPT_PREREQFUNCTION, before_request);
+    SET(CURLOPT_PREREQDATA, transfer);
+    SET(CURLOPT_PRIVATE, transfer);
+#undef SET
+    return code == CURLE_OK;
+}
+
+struct http_transfer *http_client_send(struct http_client *client, const struct http_request *request)
+{
+    struct http_transfer *transfer = calloc(1, sizeof *transfer);
+
+    if (transfer == NULL) {
+        curl_slist_free_all(request->headers);
+        return NULL;
+    }
+    transfer->client = client;
+    transfer->headers = request->headers;
+    transfer->answer_max_bytes = request->answer_max_bytes;
+    transfer->send_once = request->send_once;
+    transfer->on_body = request->on_body;
+    transfer->on_done = request->on_done;
+    transfer->context = request->context;
+    TAILQ_INSERT_TAIL(&client->transfers, transfer, link);
+    transfer->easy = curl_easy_init();
+    /* curl_multi_add_handle never calls back but for the timer. */
+    if (transfer->easy == NULL || !http_add_header(&transfer->headers, "Expect", "") || !set_body(transfer, request) ||
+        !set_options(transfer, request) || curl_multi_add_handle(client->multi, transfer->easy) != CURLM_OK) {
+        transfer_free(transfer);
+        return NULL;
+    }
+    return transfer;
+}
+
+void http_transfer_cancel(struct http_transfer *transfer)
+{
+    if (transfer == NULL || transfer->cancelled)
+        return;
+    if (transfer->client->depth == 0) {
+        transfer_free(transfer);
+        return;
+    }
+    transfer->cancelled = true;
+    TAILQ_INSERT_TAIL(&transfer->client->cancelled, transfer, cancelled_link);
+    event_active(transfer->client->deferred, 0, 0);
+}
+
+void http_transfer_pause(struct http_transfer *transfer)
+{
+    if (transfer->paused)
+        return;
+    transfer->paused = true;
+    curl_easy_pause(transfer->easy, CURLPAUSE_RECV);
+}
+
+/* Put off: libcurl delivers what it kept from inside curl_easy_pause. */
+void http_transfer_resume(struct http_transfer *transfer)
+{
+    if (!transfer->paused)
+        return;
+    transfer->paused = false;
+    if (transfer->resuming)
+        return;
+    transfer->resuming = true;
+    TAILQ_INSERT_TAIL(&transfer->client->resuming, transfer, resuming_link);
+    event_active(transfer->client->deferred, 0, 0);
+}
+
+int http_transfer_status(const struct http_transfer *transfer)
+{
+    long status = 0;
+
+    curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
+    return (int)status;
+}
+
+const char *http_transfer_content_type(const struct http_transfer *transfer)
+{
+    char *type = NULL;
+
+    curl_easy_getinfo(transfer->easy, CURLINFO_CONTENT_TYPE, &type);
+    return type != NULL ? type : "";
+}
+
+bool http_add_header(struct curl_slist **headers, const char *name, const char *value)
+{
+    struct curl_slist *longer;
+    char *line;
+
+    for (const char *c = value; *c != '\0'; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            return false;
+    }
+    if (asprintf(&line, "%s:%s%s", name, *value != '\0' ? " " : "", value) < 0)
+        return false;
+    longer = curl_slist_append(*headers, line);
+    free(line);
+    if (longer == NULL)
+        return false;
+    *headers = longer;
+    return true;
+}

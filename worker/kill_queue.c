@@ -1,0 +1,226 @@
+#include "worker/kill_queue.h"
+
+#include "common/log.h"
+#include "common/scoreboard.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#define CONNECT_TIMEOUT_MS 10000
+#define DELETE_TIMEOUT_MS  30000
+#define ANSWER_MAX_BYTES   (1u << 20)
+#define FIRST_WAIT_MS      250
+#define LARGEST_WAIT_MS    30000
+#define CONFLICT_WAIT_MS   1000
+#define AFTER_EXPIRY_MS    60000
+#define UNAUTHORIZED_TRIES 3
+#define RUN_ID_MAX_BYTES   16
+
+/* One sandbox to be deleted. */
+struct kill {
+    struct kill_queue *queue;
+    struct e2b_service *service;
+    struct http_transfer *transfer; /* NULL between tries */
+    struct event *retry_timer;
+    char sandbox_id[SANDBOX_ID_MAX_BYTES + 1];
+    char run_id[RUN_ID_MAX_BYTES + 1];
+    int64_t expires_ms;
+    int tries;
+    TAILQ_ENTRY(kill) link;
+};
+
+struct kill_queue {
+    struct http_client *http;
+    struct event_base *base;
+    TAILQ_HEAD(, kill) kills;
+    size_t length;
+    void (*on_empty)(void *context);
+    void *on_empty_context;
+};
+
+static void kill_free(struct kill *kill)
+{
+    TAILQ_REMOVE(&kill->queue->kills, kill, link);
+    kill->queue->length--;
+    http_transfer_cancel(kill->transfer);
+    if (kill->retry_timer != NULL)
+        event_free(kill->retry_timer);
+    e2b_service_unref(kill->service);
+    free(kill);
+}
+
+static void kill_done(struct kill *kill)
+{
+    struct kill_queue *queue = kill->queue;
+
+    kill_free(kill);
+    if (queue->length == 0 && queue->on_empty != NULL)
+        queue->on_empty(queue->on_empty_context);
+}
+
+/* What the queue does with a failure: the kill column of e2b.md A.4. */
+enum kill_action {
+    KILL_DONE,  /* deleted, or was not there */
+    KILL_RETRY, /* with back-off */
+    KILL_WAIT,  /* a second: it is in the wrong state */
+    KILL_FEW,   /* a few tries, then its time to live must do */
+    KILL_DROP,  /* our bug: trying again would not help */
+};
+
+static enum kill_action action_for(enum e2b_failure failure)
+{
+    switch (failure) {
+    case E2B_SUCCESS:
+    case E2B_404:
+        return KILL_DONE;
+    case E2B_409:
+        return KILL_WAIT;
+    case E2B_401:
+    case E2B_403:
+    case E2B_403_TEMPLATE:
+        return KILL_FEW;
+    case E2B_400:
+    case E2B_OTHER_4XX:
+        return KILL_DROP;
+    default:
+        return KILL_RETRY;
+    }
+}
+
+static int64_t back_off_ms(const struct kill *kill, int64_t retry_after_s)
+{
+    int64_t wait_ms = FIRST_WAIT_MS;
+
+    for (int i = 1; i < kill->tries && wait_ms < LARGEST_WAIT_MS; i++)
+        wait_ms *= 2;
+    wait_ms = wait_ms / 2 + (int64_t)((double)wait_ms / 2 * drand48());
+    if (wait_ms > LARGEST_WAIT_MS)
+        wait_ms = LARGEST_WAIT_MS;
+    return wait_ms > retry_after_s * 1000 ? wait_ms : retry_after_s * 1000;
+}
+
+static void give_up(struct kill *kill, const char *reason)
+{
+    log_error("run %s: sandbox %s is not deleted after %d tries: %s; it ends with its time to live", kill->run_id,
+              kill->sandbox_id, kill->tries, reason);
+    kill_done(kill);
+}
+
+static void try_later(struct kill *kill, int64_t wait_ms, const char *reason)
+{
+    if (monotonic_ms() + wait_ms > kill->expires_ms + AFTER_EXPIRY_MS) {
+        give_up(kill, reason);
+        return;
+    }
+    log_warn("run %s: cannot delete sandbox %s: %s; next try in %lld ms", kill->run_id, kill->sandbox_id, reason,
+             (long long)wait_ms);
+    event_add(kill->retry_timer, &(struct timeval){.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000});
+}
+
+static void on_answer(void *context, const struct http_answer *answer)
+{
+    struct kill *kill = context;
+    char reason[E2B_MESSAGE_MAX_BYTES];
+    enum kill_action action = action_for(e2b_classify(answer));
+
+    kill->transfer = NULL;
+    if (action == KILL_DONE) {
+        log_debug("run %s: sandbox %s deleted", kill->run_id, kill->sandbox_id);
+        kill_done(kill);
+        return;
+    }
+    e2b_message(answer, reason);
+    if (action == KILL_DROP || (action == KILL_FEW && kill->tries >= UNAUTHORIZED_TRIES))
+        give_up(kill, reason);
+    else
+        try_later(kill, action == KILL_WAIT ? CONFLICT_WAIT_MS : back_off_ms(kill, answer->retry_after_s), reason);
+}
+
+static void send_delete(struct kill *kill)
+{
+    char path[sizeof "/sandboxes/" + SANDBOX_ID_MAX_BYTES];
+    struct http_request request = {
+        .method = "DELETE",
+        .unix_socket = kill->service->unix_socket,
+        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .total_timeout_ms = DELETE_TIMEOUT_MS,
+        .answer_max_bytes = ANSWER_MAX_BYTES,
+        .on_done = on_answer,
+        .context = kill,
+    };
+    char *url = NULL;
+
+    kill->tries++;
+    snprintf(path, sizeof path, "/sandboxes/%s", kill->sandbox_id);
+    if (e2b_api_request(kill->service, path, &url, &request.headers)) {
+        request.url = url;
+        kill->transfer = http_client_send(kill->queue->http, &request);
+    }
+    free(url);
+    if (kill->transfer == NULL)
+        try_later(kill, back_off_ms(kill, 0), "out of memory");
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    send_delete(context);
+}
+
+struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *base)
+{
+    struct kill_queue *queue = calloc(1, sizeof *queue);
+
+    if (queue == NULL)
+        return NULL;
+    queue->http = http;
+    queue->base = base;
+    TAILQ_INIT(&queue->kills);
+    return queue;
+}
+
+void kill_queue_free(struct kill_queue *queue)
+{
+    struct kill *kill;
+
+    if (queue == NULL)
+        return;
+    while ((kill = TAILQ_FIRST(&queue->kills)) != NULL) {
+        log_error("run %s: sandbox %s is left to its time to live", kill->run_id, kill->sandbox_id);
+        kill_free(kill);
+    }
+    free(queue);
+}
+
+void kill_queue_add(struct kill_queue *queue, struct e2b_service *service, const char *sandbox_id, const char *run_id,
+                    int64_t expires_ms)
+{
+    struct kill *kill = calloc(1, sizeof *kill);
+
+    if (kill == NULL || (kill->retry_timer = evtimer_new(queue->base, on_retry, kill)) == NULL) {
+        log_error("run %s: no memory to delete sandbox %s; it ends with its time to live", run_id, sandbox_id);
+        free(kill);
+        return;
+    }
+    kill->queue = queue;
+    kill->service = e2b_service_ref(service);
+    kill->expires_ms = expires_ms;
+    snprintf(kill->sandbox_id, sizeof kill->sandbox_id, "%s", sandbox_id);
+    snprintf(kill->run_id, sizeof kill->run_id, "%s", run_id);
+    TAILQ_INSERT_TAIL(&queue->kills, kill, link);
+    queue->length++;
+    send_delete(kill);
+}
+
+size_t kill_queue_length(const struct kill_queue *queue)
+{
+    return queue->length;
+}
+
+void kill_queue_on_empty(struct kill_queue *queue, void (*on_empty)(void *context), void *context)
+{
+    queue->on_empty = on_empty;
+    queue->on_empty_context = context;
+}

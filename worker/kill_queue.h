@@ -1,0 +1,27 @@
+/*
+ * kill_queue: sandboxes still to be deleted, with retry (http-api.md 6.11).
+ *
+ * A sandbox goes in at the moment its run ends, whatever ended it, and nobody waits for it. 204 and 404 are success.
+ * Given up 60 s after the sandbox's own time to live: by then it is gone.
+ */
+#ifndef WORKER_KILL_QUEUE_H
+#define WORKER_KILL_QUEUE_H
+
+#include "worker/e2b.h"
+
+struct kill_queue;
+
+struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *base)
+    __attribute__((warn_unused_result));
+/* Forgets what is left; its sandboxes end with their time to live. */
+void kill_queue_free(struct kill_queue *queue);
+
+/* The DELETE is on its way when this returns. expires_ms: end of the sandbox's time to live, CLOCK_MONOTONIC. */
+void kill_queue_add(struct kill_queue *queue, struct e2b_service *service, const char *sandbox_id, const char *run_id,
+                    int64_t expires_ms);
+
+size_t kill_queue_length(const struct kill_queue *queue);
+/* Called each time the last sandbox was deleted; for a worker that waits for it. */
+void kill_queue_on_empty(struct kill_queue *queue, void (*on_empty)(void *context), void *context);
+
+#endif

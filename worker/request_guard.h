@@ -1,0 +1,78 @@
+/*
+ * request_guard: reads a connection's bytes beside evhttp and stops a request evhttp would take but should not.
+ *
+ * evhttp 2.1 accepts duplicate Content-Length, `Transfer-Encoding :` and `TE: identity`, and answers some faults with
+ * the wrong status or an HTML body (libs.md). The guard sees each byte before evhttp does, knows where head, body and
+ * message end, and says which status a bad request gets (http-api.md 2.3). Pure: no sockets, bounded memory (its own
+ * struct), one byte at a time in the head, whole runs in the body.
+ */
+#ifndef WORKER_REQUEST_GUARD_H
+#define WORKER_REQUEST_GUARD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GUARD_REQUEST_LINE_MAX_BYTES (8u << 10)
+#define GUARD_HEADERS_MAX_BYTES      (32u << 10)
+#define GUARD_HEADERS_MAX_COUNT      100
+
+enum guard_verdict {
+    GUARD_MORE,      /* fine so far; the message is not complete */
+    GUARD_COMPLETE,  /* the message is complete, and no byte is left over */
+    GUARD_PIPELINED, /* bytes after the end of the message */
+    GUARD_BAD,       /* 400 */
+    GUARD_TOO_LARGE, /* 413: body over its limit, declared or counted */
+    GUARD_LONG_URI,  /* 414 */
+    GUARD_HEADERS,   /* 431: header block over 32 KiB or 100 fields */
+};
+
+enum guard_state {
+    GUARD_IN_METHOD,
+    GUARD_IN_TARGET,
+    GUARD_IN_VERSION,
+    GUARD_AT_LINE_START,
+    GUARD_IN_NAME,
+    GUARD_IN_VALUE,
+    GUARD_AT_HEAD_END, /* CR of the empty line seen */
+    GUARD_IN_BODY,
+    GUARD_IN_CHUNK_SIZE,
+    GUARD_IN_CHUNK_EXTENSION,
+    GUARD_IN_CHUNK,
+    GUARD_AT_CHUNK_END,
+    GUARD_IN_TRAILERS,
+    GUARD_AT_MESSAGE_END,
+};
+
+struct request_guard {
+    uint64_t body_limit_bytes;
+    enum guard_state state;
+    bool head_complete;
+    bool chunked;
+    bool has_length;
+    bool has_transfer_encoding;
+    bool has_host;
+    bool is_http_1_1;
+    bool seen_cr;        /* the byte before was CR: only LF may follow */
+    unsigned line_bytes; /* of the request line or the current line */
+    unsigned headers_bytes;
+    unsigned headers_count;
+    uint64_t body_left;  /* of the body or the current chunk */
+    uint64_t body_bytes; /* of all chunks */
+    unsigned chunk_digits;
+    char name[24]; /* of the current field, lower case; longer ones are cut: none of ours is */
+    size_t name_length;
+    char value[24];      /* of the current field or the version, trimmed of leading blanks */
+    size_t value_length; /* may pass sizeof value: then the value is cut */
+};
+
+/* Ready for the first or next request of a connection. */
+void request_guard_init(struct request_guard *guard, uint64_t body_limit_bytes);
+/* After a verdict that refuses, or GUARD_PIPELINED, the guard is of no more use. */
+enum guard_verdict request_guard_feed(struct request_guard *guard, const char *bytes, size_t length);
+/* Has a byte of the request come? */
+bool request_guard_started(const struct request_guard *guard);
+/* 400, 413, 414, 431 for a verdict that refuses, 0 for the others. */
+int guard_status(enum guard_verdict verdict);
+
+#endif

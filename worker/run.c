@@ -1,0 +1,724 @@
+#include "worker/run.h"
+
+#include "common/log.h"
+#include "worker/agent_stream.h"
+#include "worker/collection.h"
+#include "worker/line_buffer.h"
+#include "worker/stderr_text.h"
+#include "worker/terminal_line.h"
+
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define DEFAULT_TIMEOUT_S   300
+#define TTL_MARGIN_S        60    /* room for collecting files after the agent's last second */
+#define EXIT_GRACE_MS       10000 /* after a terminal line the process has this long to end */
+#define NEAR_END_OF_LIFE_MS 2000  /* a stream lost this close to the sandbox's end of life is a time-out */
+#define FILE_BLOCK_BYTES    49152 /* base64 is made in blocks of this: a multiple of 3 */
+#define SHUTDOWN_TEXT       "server is shutting down"
+
+enum run_state {
+    RUN_CREATING,   /* POST /sandboxes is in flight */
+    RUN_UPLOADING,  /* the sandbox exists; its files are on their way */
+    RUN_STARTING,   /* Process/Start was sent, no start event yet */
+    RUN_STREAMING,  /* the agent runs */
+    RUN_COLLECTING, /* the agent has ended; its files come back */
+    RUN_ENDED,      /* waits for the loop to free it */
+};
+
+struct run {
+    struct run_host *host;
+    char id[RUN_ID_BYTES + 1];
+    enum run_state state;
+    struct query_request request;
+    struct agent_config config;
+    struct e2b_context e2b;
+    struct event_stream *stream; /* NULL: the client is gone */
+    struct e2b_call *create;
+    struct e2b_upload *upload;
+    struct agent_stream *agent;
+    struct collection *collection;
+    struct e2b_sandbox *sandbox;
+    int64_t agent_pid;
+    struct line_buffer lines;
+    struct stderr_text errors;
+    struct agent_report report;
+    struct event *deadline; /* D of http-api.md 6.1; after the terminal line, the process's grace */
+    struct event *stderr_timer;
+    struct event *deferred;       /* what may not happen inside libcurl, and the freeing */
+    enum run_error pending_error; /* ends the run: from the loop, or after the collection */
+    char *pending_message;
+    bool failed; /* pending_error ends it without a collection */
+    int64_t timeout_s;
+    int64_t admitted_ms;
+    int64_t deadline_ms;
+    int64_t expires_ms; /* end of the sandbox's time to live */
+    TAILQ_ENTRY(run) link;
+};
+
+static void run_end(struct run *run, enum run_error error, const char *message);
+static void start_collecting(struct run *run, enum run_error error, const char *message);
+
+/* --- small things ------------------------------------------------------------------------------------ */
+
+static bool new_run_id(char id[static RUN_ID_BYTES + 1])
+{
+    unsigned char bytes[RUN_ID_BYTES / 2];
+
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        return false;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        snprintf(id + 2 * i, 3, "%02x", bytes[i]);
+    return true;
+}
+
+static void set_timer(struct event *timer, int64_t ms)
+{
+    if (ms < 0)
+        ms = 0;
+    event_add(timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
+}
+
+static void run_free(struct run *run)
+{
+    e2b_upload_cancel(run->upload);
+    agent_stream_cancel(run->agent);
+    collection_cancel(run->collection);
+    e2b_sandbox_free(run->sandbox);
+    e2b_service_unref(run->e2b.service);
+    agent_config_release(&run->config);
+    query_request_release(&run->request);
+    line_buffer_release(&run->lines);
+    stderr_text_release(&run->errors);
+    if (run->deadline != NULL)
+        event_free(run->deadline);
+    if (run->stderr_timer != NULL)
+        event_free(run->stderr_timer);
+    if (run->deferred != NULL)
+        event_free(run->deferred);
+    free(run->pending_message);
+    free(run);
+}
+
+static void set_pending(struct run *run, enum run_error error, const char *message)
+{
+    free(run->pending_message);
+    run->pending_error = error;
+    run->pending_message = strdup(message);
+}
+
+static const char *pending_message(const struct run *run)
+{
+    return run->pending_message != NULL ? run->pending_message : "";
+}
+
+static void put_warning(struct run *run, const char *code, const char *message)
+{
+    if (run->stream == NULL)
+        return;
+    event_stream_put_json(run->stream, json_pack("{s:s, s:s, s:s, s:s}", "type", "warning", "message", message,
+                                                 "request_id", run->id, "code", code));
+    event_stream_flush(run->stream);
+}
+
+/* --- a create whose run has ended -------------------------------------------------------------------- */
+
+/* It is awaited only to delete what it brings. */
+struct late_create {
+    struct run_host *host;
+    struct e2b_service *service;
+    char run_id[RUN_ID_BYTES + 1];
+    int64_t expires_ms;
+};
+
+static void on_late_create(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
+{
+    struct late_create *late = context;
+    struct run_host *host = late->host;
+
+    if (sandbox != NULL)
+        kill_queue_add(host->kills, late->service, sandbox->id, late->run_id, late->expires_ms);
+    else if (result->fate_unknown)
+        log_warn("run %s: the fate of its sandbox is unknown: %s", late->run_id, result->message);
+    e2b_sandbox_free(sandbox);
+    e2b_service_unref(late->service);
+    free(late);
+    host->create_count--;
+    host->on_progress(host->context);
+}
+
+/* Never cut, since a sandbox may come of it (http-api.md 6.3). */
+static void abandon_create(struct run *run)
+{
+    struct late_create *late = calloc(1, sizeof *late);
+    struct e2b_call *create = run->create;
+
+    run->create = NULL;
+    if (late == NULL)
+        log_panic("run %s: no memory to wait for its sandbox", run->id);
+    late->host = run->host;
+    late->service = e2b_service_ref(run->e2b.service);
+    late->expires_ms = monotonic_ms() + (run->timeout_s + TTL_MARGIN_S) * 1000;
+    memcpy(late->run_id, run->id, sizeof late->run_id);
+    run->host->create_count++;
+    e2b_create_abandon(create, on_late_create, late);
+}
+
+/* --- the end ------------------------------------------------------------------------------------------ */
+
+static enum run_error error_of_report(const struct agent_report *report)
+{
+    switch (report->ending) {
+    case AGENT_FAILED:
+        return RUN_ERROR_AGENT_RESULT;
+    case AGENT_ERROR:
+        return RUN_ERROR_AGENT_ERROR;
+    case AGENT_NOT_ENDED:
+    case AGENT_SUCCEEDED:
+        return RUN_ERROR_NONE;
+    default:
+        log_panic("run: ending %d", (int)report->ending);
+    }
+}
+
+/* The sandbox, if there is one or may be one, is on its way out before anything else happens. */
+static void let_go_of_sandbox(struct run *run)
+{
+    agent_stream_cancel(run->agent);
+    run->agent = NULL;
+    collection_cancel(run->collection);
+    run->collection = NULL;
+    e2b_upload_cancel(run->upload);
+    run->upload = NULL;
+    if (run->create != NULL)
+        abandon_create(run);
+    else if (run->sandbox != NULL)
+        kill_queue_add(run->host->kills, run->e2b.service, run->sandbox->id, run->id, run->expires_ms);
+}
+
+/* The server's own terminal event, if there was no terminal line and somebody listens (http-api.md section 8). */
+static void finish_stream(struct run *run, enum run_error error, const char *message)
+{
+    struct event_stream *stream = run->stream;
+
+    if (stream == NULL)
+        return;
+    run->stream = NULL;
+    if (error != RUN_ERROR_NONE && run->report.ending == AGENT_NOT_ENDED)
+        event_stream_put_json(stream, json_pack("{s:s, s:o, s:s, s:s}", "type", "error", "error",
+                                                json_lossy_string(message, strlen(message)), "request_id", run->id,
+                                                "code", run_error_code(error)));
+    event_stream_end(stream);
+}
+
+static void log_end(const struct run *run, enum run_error error)
+{
+    const char *outcome = error == RUN_ERROR_NONE          ? "completed"
+                          : error == RUN_ERROR_CLIENT_GONE ? "cancelled"
+                                                           : "error";
+
+    log_info("run %s ended outcome=%s code=%s sandbox=%s turns=%lld cost=%.4f duration=%.1fs", run->id, outcome,
+             error == RUN_ERROR_NONE ? "-" : run_error_code(error), run->sandbox != NULL ? run->sandbox->id : "-",
+             (long long)run->report.num_turns, run->report.cost_usd,
+             (double)(monotonic_ms() - run->admitted_ms) / 1000);
+}
+
+/*
+ * The one end of a run, never called inside libcurl: called once, by whoever sees the end first. RUN_ERROR_NONE: the
+ * terminal line decides; so it does with every later error.
+ */
+static void run_end(struct run *run, enum run_error error, const char *message)
+{
+    struct run_host *host = run->host;
+
+    if (run->state == RUN_ENDED)
+        log_panic("run %s ended twice", run->id);
+    run->state = RUN_ENDED;
+    if (run->report.ending != AGENT_NOT_ENDED)
+        error = error_of_report(&run->report);
+    let_go_of_sandbox(run);
+    finish_stream(run, error, message);
+    scoreboard_end_run(host->scoreboard, host->slot);
+    log_end(run, error);
+    TAILQ_REMOVE(&host->runs, run, link);
+    host->run_count--;
+    event_del(run->deadline);
+    event_del(run->stderr_timer);
+    event_active(run->deferred, 0, 0); /* freed from the loop: a caller may still look at it */
+}
+
+/* Ends the run from the loop: for what is seen inside libcurl. */
+static void fail_later(struct run *run, enum run_error error, const char *message)
+{
+    if (run->failed || run->state == RUN_ENDED)
+        return;
+    run->failed = true;
+    set_pending(run, error, message);
+    agent_stream_cancel(run->agent);
+    run->agent = NULL;
+    event_active(run->deferred, 0, 0);
+}
+
+static void on_deferred(evutil_socket_t fd, short what, void *context)
+{
+    struct run *run = context;
+    struct run_host *host = run->host;
+
+    (void)fd;
+    (void)what;
+    if (run->state == RUN_ENDED) {
+        run_free(run);
+        host->on_progress(host->context);
+    } else if (run->failed) {
+        run_end(run, run->pending_error, pending_message(run));
+    }
+}
+
+/* --- client ------------------------------------------------------------------------------------------- */
+
+static void on_client_gone(void *context, const char *reason)
+{
+    struct run *run = context;
+
+    run->stream = NULL;
+    log_debug("run %s: %s", run->id, reason);
+    if (run->state != RUN_ENDED)
+        run_end(run, RUN_ERROR_CLIENT_GONE, reason);
+}
+
+static void on_client_drained(void *context)
+{
+    struct run *run = context;
+
+    if (run->agent != NULL)
+        agent_stream_resume(run->agent);
+    if (run->collection != NULL)
+        collection_continue(run->collection);
+}
+
+/* --- collecting --------------------------------------------------------------------------------------- */
+
+/* A file the agent left as it was given is not sent back. */
+static bool is_unchanged_input(const struct run *run, const char *path, const char *bytes, size_t length)
+{
+    json_t *content = json_object_get(run->request.files, path);
+
+    return content != NULL && json_string_length(content) == length &&
+           memcmp(json_string_value(content), bytes, length) == 0;
+}
+
+/* The event up to its data: the last brace is cut off. */
+static char *file_event_head(const char *path, size_t size)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    char *full, *text = NULL;
+    json_t *head;
+
+    if (asprintf(&full, "%s/%s", AGENT_HOME, path) < 0)
+        return NULL;
+    head = json_pack("{s:s, s:o, s:o, s:o, s:I}", "type", "file", "name", json_lossy_string(name, strlen(name)),
+                     "relative_path", json_lossy_string(path, strlen(path)), "path",
+                     json_lossy_string(full, strlen(full)), "size", (json_int_t)size);
+    free(full);
+    if (head != NULL)
+        text = json_dumps(head, JSON_COMPACT);
+    json_decref(head);
+    if (text != NULL)
+        text[strlen(text) - 1] = '\0';
+    return text;
+}
+
+static void put_file(struct run *run, const char *path, const char *bytes, size_t length)
+{
+    char encoded[FILE_BLOCK_BYTES / 3 * 4 + 1];
+    char *head = file_event_head(path, length);
+
+    if (head == NULL)
+        return;
+    event_stream_begin(run->stream);
+    event_stream_add(run->stream, head, strlen(head));
+    event_stream_add(run->stream, ",\"data\":\"", strlen(",\"data\":\""));
+    while (length > 0) {
+        size_t block = length < FILE_BLOCK_BYTES ? length : FILE_BLOCK_BYTES;
+        int used = EVP_EncodeBlock((unsigned char *)encoded, (const unsigned char *)bytes, (int)block);
+
+        event_stream_add(run->stream, encoded, (size_t)used);
+        bytes += block;
+        length -= block;
+    }
+    event_stream_add(run->stream, "\"}", 2);
+    event_stream_finish(run->stream);
+    event_stream_flush(run->stream);
+    free(head);
+}
+
+static void on_file(void *context, const char *path, const char *bytes, size_t length)
+{
+    struct run *run = context;
+
+    if (!is_unchanged_input(run, path, bytes, length))
+        put_file(run, path, bytes, length);
+    if (!event_stream_full(run->stream))
+        collection_continue(run->collection);
+}
+
+static void on_collected(void *context, bool incomplete)
+{
+    struct run *run = context;
+
+    run->collection = NULL;
+    if (incomplete)
+        put_warning(run, "files_incomplete",
+                    "not all files of the agent are returned: too many, too large, or unreadable");
+    run_end(run, run->pending_error, pending_message(run));
+}
+
+/* The agent has ended, or had to: what it wrote comes back, then the run ends with this error. */
+static void start_collecting(struct run *run, enum run_error error, const char *message)
+{
+    const struct collection_limits limits = {
+        .file_bytes = run->host->settings->extract_file_limit_bytes,
+        .total_timeout_ms = run->host->settings->extract_timeout_ms,
+    };
+    const struct collection_handlers handlers = {.on_file = on_file, .on_done = on_collected, .context = run};
+
+    agent_stream_cancel(run->agent);
+    run->agent = NULL;
+    event_del(run->deadline);
+    event_del(run->stderr_timer);
+    run->state = RUN_COLLECTING;
+    set_pending(run, error, message);
+    run->collection = collection_start(&run->e2b, run->sandbox, &limits, &handlers);
+    if (run->collection == NULL)
+        run_end(run, error, message);
+}
+
+/* --- output ------------------------------------------------------------------------------------------- */
+
+static void put_stderr(struct run *run, json_t *event)
+{
+    if (event != NULL && run->stream != NULL)
+        event_stream_put_json(run->stream, event);
+    else
+        json_decref(event);
+}
+
+static bool is_blank_line(const char *line, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r' && line[i] != '\v' && line[i] != '\f')
+            return false;
+    }
+    return true;
+}
+
+/* One line of stdout: one event. After the terminal line the process has a moment to end. */
+static bool on_line(void *context, const char *line, size_t length)
+{
+    struct run *run = context;
+
+    if (is_blank_line(line, length))
+        return true;
+    event_stream_put_line(run->stream, line, length);
+    if (agent_report_read(&run->report, line, length))
+        set_timer(run->deadline, EXIT_GRACE_MS);
+    return true;
+}
+
+static void check_lines(struct run *run, enum line_result result)
+{
+    if (result == LINE_TOO_LONG)
+        fail_later(run, RUN_ERROR_LINE_TOO_LONG, "a line of the agent's output is longer than line_limit");
+    else if (result != LINE_OK)
+        fail_later(run, RUN_ERROR_INTERNAL, "out of memory");
+}
+
+/* Inside libcurl. stdout and stderr keep their order of arrival. */
+static void on_output(void *context, bool is_stderr, const char *bytes, size_t length)
+{
+    struct run *run = context;
+
+    if (run->failed || run->stream == NULL)
+        return;
+    if (is_stderr) {
+        if (!stderr_text_append(&run->errors, bytes, length))
+            fail_later(run, RUN_ERROR_INTERNAL, "out of memory");
+        return;
+    }
+    put_stderr(run, stderr_text_take_lines(&run->errors));
+    check_lines(run, line_buffer_feed(&run->lines, bytes, length, on_line, run));
+}
+
+static void on_output_end(void *context)
+{
+    struct run *run = context;
+
+    if (run->failed || run->stream == NULL)
+        return;
+    put_stderr(run, stderr_text_take_lines(&run->errors));
+    if (run->errors.length > 0 && !event_pending(run->stderr_timer, EV_TIMEOUT, NULL))
+        set_timer(run->stderr_timer, STDERR_WAIT_MS);
+    event_stream_flush(run->stream);
+    if (event_stream_full(run->stream) && run->agent != NULL)
+        agent_stream_pause(run->agent);
+}
+
+static void on_stderr_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct run *run = context;
+
+    (void)fd;
+    (void)what;
+    put_stderr(run, stderr_text_take_rest(&run->errors));
+    if (run->stream != NULL)
+        event_stream_flush(run->stream);
+}
+
+/* --- the agent ---------------------------------------------------------------------------------------- */
+
+static void on_agent_start(void *context, int64_t pid)
+{
+    struct run *run = context;
+
+    run->agent_pid = pid;
+    if (run->state == RUN_STARTING)
+        run->state = RUN_STREAMING;
+}
+
+static void on_agent_exit(void *context, int exit_code, const char *status)
+{
+    struct run *run = context;
+    char message[128];
+
+    put_stderr(run, stderr_text_take_all(&run->errors));
+    check_lines(run, line_buffer_finish(&run->lines, on_line, run));
+    event_stream_flush(run->stream);
+    if (run->failed)
+        return;
+    log_debug("run %s: agent ended: %s", run->id, status);
+    if (run->report.ending != AGENT_NOT_ENDED) {
+        start_collecting(run, RUN_ERROR_NONE, "");
+        return;
+    }
+    snprintf(message, sizeof message, "agent exited with code %d before it gave a result", exit_code);
+    start_collecting(run, RUN_ERROR_AGENT_EXIT, message);
+}
+
+static void timeout_message(const struct run *run, char *out, size_t size)
+{
+    snprintf(out, size, "run exceeded its timeout of %lld s", (long long)run->timeout_s);
+}
+
+/* A stream that is lost where the sandbox's time is over anyway is a time-out (http-api.md 6.9). */
+static void on_agent_lost(void *context, enum run_error error, const char *message)
+{
+    struct run *run = context;
+    int64_t now_ms = monotonic_ms();
+    char text[64];
+
+    if (error == RUN_ERROR_SANDBOX_LOST &&
+        (now_ms >= run->deadline_ms || now_ms >= run->expires_ms - NEAR_END_OF_LIFE_MS)) {
+        timeout_message(run, text, sizeof text);
+        run_end(run, RUN_ERROR_RUN_TIMEOUT, text);
+        return;
+    }
+    run_end(run, error, message);
+}
+
+static void start_agent(struct run *run)
+{
+    const struct settings *settings = run->host->settings;
+    const struct agent_stream_request request = {
+        .command = settings->agent_command,
+        .start_timeout_ms = settings->agent_start_timeout_ms,
+        .idle_timeout_ms = settings->stream_idle_timeout_ms,
+        .handlers = {.on_start = on_agent_start,
+                     .on_output = on_output,
+                     .on_output_end = on_output_end,
+                     .on_exit = on_agent_exit,
+                     .on_lost = on_agent_lost,
+                     .context = run},
+    };
+
+    run->state = RUN_STARTING;
+    run->agent = agent_stream_open(&run->e2b, run->sandbox, &request);
+    if (run->agent == NULL)
+        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
+}
+
+/* --- sandbox ------------------------------------------------------------------------------------------ */
+
+static void on_uploaded(void *context, const struct e2b_result *result)
+{
+    struct run *run = context;
+
+    run->upload = NULL;
+    if (result->error != RUN_ERROR_NONE) {
+        run_end(run, result->error, result->message);
+        return;
+    }
+    agent_config_release(&run->config);
+    start_agent(run);
+}
+
+/* D: T seconds after the sandbox was created, and never later than `timeout` after the admission. */
+static void set_deadline(struct run *run)
+{
+    int64_t now_ms = monotonic_ms();
+    int64_t latest_ms = run->admitted_ms + run->host->settings->timeout_ms;
+
+    run->deadline_ms = now_ms + run->timeout_s * 1000 < latest_ms ? now_ms + run->timeout_s * 1000 : latest_ms;
+    run->expires_ms = now_ms + (run->timeout_s + TTL_MARGIN_S) * 1000;
+    set_timer(run->deadline, run->deadline_ms - now_ms);
+}
+
+static void on_created(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
+{
+    struct run *run = context;
+
+    run->create = NULL;
+    if (result->fate_unknown)
+        log_warn("run %s: a sandbox may exist whose id is unknown: %s", run->id, result->message);
+    if (sandbox == NULL) {
+        run_end(run, result->error, result->message);
+        return;
+    }
+    run->sandbox = sandbox;
+    log_info("run %s sandbox %s created", run->id, sandbox->id);
+    set_deadline(run);
+    run->state = RUN_UPLOADING;
+    run->upload = e2b_upload(&run->e2b, sandbox, run->config.files, run->config.file_count, on_uploaded, run);
+    if (run->upload == NULL)
+        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
+}
+
+static void create_sandbox(struct run *run)
+{
+    const struct e2b_create_request request = {
+        .template_id = run->host->settings->template_name,
+        .timeout_s = run->timeout_s + TTL_MARGIN_S,
+        .env = run->config.env,
+        .run_id = run->id,
+        .instance = run->host->instance,
+        .retry_timeout_ms = run->host->settings->create_retry_timeout_ms,
+        .on_created = on_created,
+        .context = run,
+    };
+
+    run->create = e2b_create(&run->e2b, &request);
+    if (run->create == NULL)
+        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
+}
+
+/* --- time --------------------------------------------------------------------------------------------- */
+
+/* The deadline, or the end of the grace after a terminal line. */
+static void on_deadline(evutil_socket_t fd, short what, void *context)
+{
+    struct run *run = context;
+    char message[64];
+
+    (void)fd;
+    (void)what;
+    timeout_message(run, message, sizeof message);
+    switch (run->state) {
+    case RUN_CREATING:
+    case RUN_UPLOADING:
+    case RUN_STARTING:
+        run_end(run, RUN_ERROR_RUN_TIMEOUT, message);
+        break;
+    case RUN_STREAMING:
+        e2b_kill_process(&run->e2b, run->sandbox, run->agent_pid);
+        start_collecting(run, RUN_ERROR_RUN_TIMEOUT, message);
+        break;
+    case RUN_COLLECTING:
+    case RUN_ENDED:
+        break;
+    default:
+        log_panic("run %s: state %d", run->id, (int)run->state);
+    }
+}
+
+/* --- the beginning ------------------------------------------------------------------------------------ */
+
+static struct run *run_new(struct run_host *host, struct query_request *request, struct e2b_service *service)
+{
+    struct run *run = calloc(1, sizeof *run);
+
+    if (run == NULL) {
+        query_request_release(request);
+        e2b_service_unref(service);
+        return NULL;
+    }
+    run->host = host;
+    run->state = RUN_CREATING;
+    run->request = *request;
+    run->e2b = (struct e2b_context){.http = host->http, .base = host->base, .service = service};
+    run->admitted_ms = monotonic_ms();
+    run->timeout_s = request->timeout_s > 0 ? request->timeout_s : DEFAULT_TIMEOUT_S;
+    line_buffer_init(&run->lines, (size_t)host->settings->line_limit_bytes);
+    agent_report_init(&run->report);
+    run->deadline = evtimer_new(host->base, on_deadline, run);
+    run->stderr_timer = evtimer_new(host->base, on_stderr_timer, run);
+    run->deferred = event_new(host->base, -1, 0, on_deferred, run);
+    if (run->deadline != NULL && run->stderr_timer != NULL && run->deferred != NULL && new_run_id(run->id))
+        return run;
+    run_free(run);
+    return NULL;
+}
+
+/* T is capped by the setting `timeout`; the client is told (http-api.md 6.1). */
+static void cap_timeout(struct run *run)
+{
+    int64_t cap_s = run->host->settings->timeout_ms / 1000;
+    char message[128];
+
+    if (run->timeout_s <= cap_s)
+        return;
+    if (run->request.timeout_s > 0) {
+        snprintf(message, sizeof message, "timeout of %lld s is lowered to the server's limit of %lld s",
+                 (long long)run->timeout_s, (long long)cap_s);
+        put_warning(run, "timeout_capped", message);
+    }
+    run->timeout_s = cap_s;
+}
+
+void run_start(struct run_host *host, struct exchange *exchange, struct query_request *request,
+               struct e2b_service *service)
+{
+    struct run *run = run_new(host, request, service);
+    const struct event_stream_handlers handlers = {
+        .on_drained = on_client_drained, .on_gone = on_client_gone, .context = run};
+
+    if (run == NULL) {
+        scoreboard_end_run(host->scoreboard, host->slot);
+        server_reply_detail(exchange, 500, "Internal Server Error");
+        return;
+    }
+    run->stream = event_stream_open(exchange, run->id, &handlers);
+    if (run->stream == NULL) {
+        scoreboard_end_run(host->scoreboard, host->slot);
+        run_free(run);
+        return;
+    }
+    TAILQ_INSERT_TAIL(&host->runs, run, link);
+    host->run_count++;
+    cap_timeout(run);
+    log_info("run %s started model=%s", run->id, run->request.model != NULL ? "requested" : "-");
+    set_timer(run->deadline, host->settings->timeout_ms);
+    if (agent_config_build(&run->config, &run->request, &host->runner, run->timeout_s))
+        create_sandbox(run);
+    else
+        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
+}
+
+void run_end_all(struct run_host *host)
+{
+    struct run *run;
+
+    while ((run = TAILQ_FIRST(&host->runs)) != NULL)
+        run_end(run, RUN_ERROR_SERVER_SHUTDOWN, SHUTDOWN_TEXT);
+}

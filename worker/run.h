@@ -1,0 +1,49 @@
+/*
+ * run: one agent execution, from its admission to its one end (http-api.md sections 4 to 8).
+ *
+ * A run owns its request, its stream and its transfers. It ends once, in run_end() of run.c, by whoever sees the end
+ * first; everything else follows from the outcome.
+ */
+#ifndef WORKER_RUN_H
+#define WORKER_RUN_H
+
+#include "common/scoreboard.h"
+#include "worker/agent_config.h"
+#include "worker/event_stream.h"
+#include "worker/kill_queue.h"
+
+#include <sys/queue.h>
+
+#define RUN_ID_BYTES 16 /* hex digits */
+
+TAILQ_HEAD(run_list, run);
+
+/* What the runs of a worker share. */
+struct run_host {
+    struct event_base *base;
+    struct http_client *http;
+    struct kill_queue *kills;
+    const struct settings *settings;
+    struct scoreboard *scoreboard;
+    int slot;
+    const char *instance;
+    struct agent_runner runner;
+    struct run_list runs;
+    size_t run_count;    /* live */
+    size_t create_count; /* creates in flight whose run has ended */
+    /* Something ended: a worker that drains looks whether it is done. */
+    void (*on_progress)(void *context);
+    void *context;
+};
+
+/*
+ * Starts a run for an admitted request (scoreboard_admit_run() was true): the 200 goes out at once. Takes the request
+ * and the reference to the service over, in every case.
+ */
+void run_start(struct run_host *host, struct exchange *exchange, struct query_request *request,
+               struct e2b_service *service);
+
+/* Ends all runs with server_shutdown. */
+void run_end_all(struct run_host *host);
+
+#endif

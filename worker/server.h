@@ -1,0 +1,71 @@
+/*
+ * server: the HTTP side of a worker: evhttp with the limits, deadlines and hygiene it lacks (libs.md).
+ *
+ * Knows connections and routes, nothing of what a route does. A route's handler answers at once with server_reply_*(),
+ * or takes the request over for a stream (event_stream).
+ */
+#ifndef WORKER_SERVER_H
+#define WORKER_SERVER_H
+
+#include "common/settings.h"
+
+#include <event2/event.h>
+#include <event2/http.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct server;
+struct client; /* one connection */
+
+/* One request on its way through a handler. */
+struct exchange {
+    struct server *server;
+    struct client *client;
+    struct evhttp_request *request;
+    const char *body; /* not terminated */
+    size_t body_length;
+    void *context; /* of server_new() */
+};
+
+struct route {
+    enum evhttp_cmd_type method; /* EVHTTP_REQ_GET answers HEAD as well */
+    const char *path;            /* decoded, exact */
+    void (*handler)(struct exchange *exchange);
+    bool keep_alive; /* a health probe: the connection stays open */
+};
+
+/* routes ends with path NULL, stays with the caller. listen_fds are shared with other processes: never closed here. */
+struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
+                          void *context) __attribute__((warn_unused_result));
+bool server_listen(struct server *server, const int *listen_fds, size_t count) __attribute__((warn_unused_result));
+/* Accepts nothing more; open connections go on. Probes lose their keep-alive. */
+void server_stop_accepting(struct server *server);
+/* Connections with a request or a stream; with_silent: also those that have sent nothing yet. */
+size_t server_open_requests(struct server *server, bool with_silent);
+void server_free(struct server *server);
+
+/* Replies of a whole; each ends the exchange. */
+void server_reply_json(struct exchange *exchange, int status, json_t *body /* taken over */);
+/* {"detail":"<detail>"} */
+void server_reply_detail(struct exchange *exchange, int status, const char *detail);
+/* As server_reply_detail() with a Retry-After spread over 1 to 30 seconds. */
+void server_reply_retry(struct exchange *exchange, const char *detail);
+
+/* --- for streams ---------------------------------------------------------------------------------- */
+
+struct client_watcher {
+    /* The client closed, was reset, or sent bytes it must not send. The connection still exists. */
+    void (*on_gone)(void *context);
+    /* The connection is being freed. Called once, last; the request must not be touched any more. */
+    void (*on_closed)(void *context);
+    void *context;
+};
+
+/* Takes a request over: from now on its end is noticed in every state. */
+void client_watch(struct client *client, const struct client_watcher *watcher);
+/* Closes the connection from the loop, soon; on_closed follows. */
+void client_abort(struct client *client);
+struct bufferevent *client_bufferevent(struct client *client);
+
+#endif

@@ -1,0 +1,279 @@
+#include "worker/worker.h"
+
+#include "common/log.h"
+#include "worker/routes.h"
+#include "worker/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define HEARTBEAT_MS 1000
+/* A leaving worker looks this often whether the last client has taken everything. */
+#define LEAVING_CHECK_MS 50
+
+enum worker_phase {
+    PHASE_SERVING,  /* accepting */
+    PHASE_DRAINING, /* accepting nothing; the runs go on, within graceful_timeout */
+    PHASE_ENDING,   /* the runs were ended; deletions and flushes are awaited, within WORKER_DELETE_GRACE_MS */
+};
+
+struct worker {
+    const struct worker_context *context;
+    enum worker_phase phase;
+    struct event_base *base;
+    struct http_client *http;
+    struct server *server;
+    struct run_host host;
+    struct route_context routing;
+    struct event *heartbeat;
+    struct event *from_master;
+    struct event *phase_timer; /* end of the drain, then of the deletions */
+    struct event *signals[2];  /* TERM, QUIT */
+    enum worker_exit exit_code;
+};
+
+static struct worker_slot *own_slot(const struct worker *worker)
+{
+    return &worker->context->scoreboard->slots[worker->context->slot];
+}
+
+static void set_timer(struct event *timer, int64_t ms)
+{
+    event_add(timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
+}
+
+/* --- leaving ------------------------------------------------------------------------------------------ */
+
+/*
+ * Is everything done that a leaving worker waits for? On a reload also connections that have not sent their request
+ * yet: they were accepted, so they are served.
+ */
+static bool is_idle(const struct worker *worker)
+{
+    return worker->host.run_count == 0 && worker->host.create_count == 0 &&
+           kill_queue_length(worker->host.kills) == 0 &&
+           server_open_requests(worker->server, !worker->routing.stopping) == 0;
+}
+
+static void leave_if_idle(void *context)
+{
+    struct worker *worker = context;
+
+    if (worker->phase != PHASE_SERVING && is_idle(worker))
+        event_base_loopexit(worker->base, NULL);
+}
+
+static void drain(struct worker *worker)
+{
+    if (worker->phase != PHASE_SERVING)
+        return;
+    worker->phase = PHASE_DRAINING;
+    atomic_store(&own_slot(worker)->state, WORKER_DRAINING);
+    server_stop_accepting(worker->server);
+    log_info("draining %zu runs, for up to %lld s", worker->host.run_count,
+             (long long)(worker->context->settings->graceful_timeout_ms / 1000));
+    set_timer(worker->phase_timer, worker->context->settings->graceful_timeout_ms);
+    set_timer(worker->heartbeat, LEAVING_CHECK_MS);
+    leave_if_idle(worker);
+}
+
+static void end_now(struct worker *worker)
+{
+    if (worker->phase == PHASE_ENDING)
+        return;
+    drain(worker);
+    worker->phase = PHASE_ENDING;
+    worker->routing.stopping = true;
+    run_end_all(&worker->host);
+    set_timer(worker->phase_timer, WORKER_DELETE_GRACE_MS);
+    leave_if_idle(worker);
+}
+
+/* The grace is over: first for the runs, then for the deletions. */
+static void on_phase_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct worker *worker = context;
+
+    (void)fd;
+    (void)what;
+    if (worker->phase == PHASE_DRAINING) {
+        log_warn("graceful_timeout is over: ending %zu runs", worker->host.run_count);
+        end_now(worker);
+        return;
+    }
+    log_warn("leaving with %zu deletions and %zu streams unfinished",
+             kill_queue_length(worker->host.kills) + worker->host.create_count,
+             server_open_requests(worker->server, false));
+    event_base_loopexit(worker->base, NULL);
+}
+
+/* --- master ------------------------------------------------------------------------------------------- */
+
+static void obey(struct worker *worker, char message)
+{
+    switch (message) {
+    case MASTER_SAYS_DRAIN:
+        drain(worker);
+        break;
+    case MASTER_SAYS_STOP:
+        worker->routing.stopping = true;
+        drain(worker);
+        break;
+    case MASTER_SAYS_END:
+        end_now(worker);
+        break;
+    default:
+        log_warn("unknown message 0x%02x from the master", (unsigned char)message);
+    }
+}
+
+static void on_master(evutil_socket_t fd, short what, void *context)
+{
+    struct worker *worker = context;
+    char messages[16];
+    ssize_t got = read(fd, messages, sizeof messages);
+
+    (void)what;
+    for (ssize_t i = 0; i < got; i++)
+        obey(worker, messages[i]);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+        log_error("the master is gone: ending %zu runs", worker->host.run_count);
+        event_del(worker->from_master);
+        end_now(worker);
+    }
+}
+
+static void on_signal(evutil_socket_t number, short what, void *context)
+{
+    (void)number;
+    (void)what;
+    end_now(context);
+}
+
+/* Also the moment to see that the last stream was flushed: nothing else tells. */
+static void on_heartbeat(evutil_socket_t fd, short what, void *context)
+{
+    struct worker *worker = context;
+
+    (void)fd;
+    (void)what;
+    atomic_store(&own_slot(worker)->heartbeat_ms, monotonic_ms());
+    leave_if_idle(worker);
+}
+
+/* --- life --------------------------------------------------------------------------------------------- */
+
+/* libevent found itself broken: a core is worth more than its exit(1). */
+static void on_libevent_fatal(int error)
+{
+    log_panic("libevent: fatal error %d", error);
+}
+
+static void on_libevent_log(int severity, const char *message)
+{
+    if (severity >= EVENT_LOG_WARN)
+        log_warn("libevent: %s", message);
+}
+
+static bool watch(struct worker *worker)
+{
+    static const int numbers[] = {SIGTERM, SIGQUIT};
+
+    worker->heartbeat = event_new(worker->base, -1, EV_PERSIST, on_heartbeat, worker);
+    worker->from_master = event_new(worker->base, worker->context->master_fd, EV_READ | EV_PERSIST, on_master, worker);
+    worker->phase_timer = evtimer_new(worker->base, on_phase_timer, worker);
+    if (worker->heartbeat == NULL || worker->from_master == NULL || worker->phase_timer == NULL)
+        return false;
+    for (size_t i = 0; i < 2; i++) {
+        worker->signals[i] = evsignal_new(worker->base, numbers[i], on_signal, worker);
+        if (worker->signals[i] == NULL || event_add(worker->signals[i], NULL) < 0)
+            return false;
+    }
+    set_timer(worker->heartbeat, HEARTBEAT_MS);
+    return event_add(worker->from_master, NULL) == 0;
+}
+
+static bool set_up(struct worker *worker)
+{
+    const struct worker_context *context = worker->context;
+    struct run_host *host = &worker->host;
+
+    event_set_fatal_callback(on_libevent_fatal);
+    event_set_log_callback(on_libevent_log);
+    srand48((long)getpid() ^ (long)monotonic_ms());
+    worker->base = event_base_new();
+    if (worker->base == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return false;
+    worker->http = http_client_new(worker->base);
+    TAILQ_INIT(&host->runs);
+    host->base = worker->base;
+    host->http = worker->http;
+    host->kills = worker->http != NULL ? kill_queue_new(worker->http, worker->base) : NULL;
+    host->settings = context->settings;
+    host->scoreboard = context->scoreboard;
+    host->slot = context->slot;
+    host->instance = context->instance;
+    host->on_progress = leave_if_idle;
+    host->context = worker;
+    worker->routing = (struct route_context){.host = host, .local_socket = context->local_socket};
+    worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
+    if (host->kills == NULL || worker->server == NULL ||
+        !agent_runner_load(&host->runner, context->settings->agent_runner))
+        return false;
+    kill_queue_on_empty(host->kills, leave_if_idle, worker);
+    return watch(worker) && server_listen(worker->server, context->listen_fds, context->listen_count);
+}
+
+static void tear_down(struct worker *worker)
+{
+    server_free(worker->server);
+    kill_queue_free(worker->host.kills);
+    http_client_free(worker->http);
+    agent_runner_release(&worker->host.runner);
+    for (size_t i = 0; i < 2; i++) {
+        if (worker->signals[i] != NULL)
+            event_free(worker->signals[i]);
+    }
+    if (worker->heartbeat != NULL)
+        event_free(worker->heartbeat);
+    if (worker->from_master != NULL)
+        event_free(worker->from_master);
+    if (worker->phase_timer != NULL)
+        event_free(worker->phase_timer);
+    if (worker->base != NULL)
+        event_base_free(worker->base);
+    curl_global_cleanup();
+}
+
+static bool say_ready(struct worker *worker)
+{
+    const char message = WORKER_SAYS_READY;
+    struct worker_slot *slot = own_slot(worker);
+
+    atomic_store(&slot->heartbeat_ms, monotonic_ms());
+    atomic_store(&slot->state, WORKER_SERVING);
+    return write(worker->context->master_fd, &message, 1) == 1;
+}
+
+int worker_main(const struct worker_context *context)
+{
+    struct worker worker = {.context = context, .exit_code = WORKER_EXIT_OK};
+    char name[32];
+
+    snprintf(name, sizeof name, "sandstorm worker %d", context->slot);
+    log_open(name);
+    atomic_store(&own_slot(&worker)->pid, (int)getpid());
+    if (!set_up(&worker) || !say_ready(&worker)) {
+        log_error("cannot start: see above; out of memory if nothing is there");
+        worker.exit_code = WORKER_EXIT_BOOT;
+    } else if (event_base_dispatch(worker.base) < 0) {
+        log_error("the event loop failed");
+        worker.exit_code = WORKER_EXIT_FAILED;
+    }
+    tear_down(&worker);
+    return worker.exit_code;
+}
