@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 from harness import procfs
-from harness.client import open_query, query, script
+from harness.client import RawConnection, open_query, query, script
 from harness.server import run_program, seconds_since
 from harness.waiting import SLOW, deadline, eventually, eventually_async
 
@@ -24,14 +24,13 @@ class OpenStreams:
     def __init__(self, double, server, client, count: int, **fields):
         self.double, self.server, self.client, self.count = double, server, client, count
         self.prompt = script(events=4, hold="go", hold_after=1, **fields)
-        self.streams = []
+        self.streams = [None] * count  # in the order of answers()
         self._tasks = []
 
     async def __aenter__(self):
-        ready = asyncio.Queue()
-        self._tasks = [asyncio.create_task(self._one(ready)) for _ in range(self.count)]
-        for _ in range(self.count):
-            self.streams.append(await asyncio.wait_for(ready.get(), deadline(20)))
+        ready = [asyncio.Event() for _ in range(self.count)]
+        self._tasks = [asyncio.create_task(self._one(number, event)) for number, event in enumerate(ready)]
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in ready)), deadline(20))
         return self
 
     async def __aexit__(self, *_):
@@ -40,11 +39,12 @@ class OpenStreams:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _one(self, ready: asyncio.Queue):
+    async def _one(self, number: int, ready: asyncio.Event):
         """One stream, to its end."""
         async with open_query(self.client, self.server, self.prompt) as stream:
             await stream.next_numbered()
-            await ready.put(stream)
+            self.streams[number] = stream
+            ready.set()
             return await stream.rest()
 
     async def answers(self) -> list:
@@ -64,11 +64,19 @@ async def reload(server) -> set[int]:
     return server.workers() - before
 
 
+def accepting_worker(server) -> int | None:
+    """Which worker takes a new connection."""
+    with RawConnection(server) as probe:
+        probe.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        probe.read_until(b"}")
+        return procfs.socket_owner(probe.socket.getsockname()[1], server.workers())
+
+
 async def test_hup_cuts_no_stream_and_a_new_generation_serves(double, server, client):
     old = server.workers()
     async with OpenStreams(double, server, client, OPEN_STREAMS) as held:
         new = await reload(server)
-        await eventually_async(lambda: "drain" in server.stderr.lower(), 10, "the drain of the old workers")
+        await eventually_async(lambda: all(accepting_worker(server) in new for _ in range(8)), 10, "the new ones to serve")
         async with open_query(client, server, script(hold="go")) as fresh:
             await eventually_async(lambda: procfs.socket_owner(fresh.client_port, server.workers()), 5, "its worker")
             assert procfs.socket_owner(fresh.client_port, server.workers()) in new
