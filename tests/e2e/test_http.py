@@ -149,6 +149,7 @@ async def test_several_bad_fields_come_in_field_order(server, client):
     "content",
     [b"{", b'{"prompt":"p"} x', b"{'prompt':'p'}", b'{"prompt":"p",}', b'{"prompt":NaN}', b'{"prompt":"a\nb"}',
      rb'{"prompt":"\ud800"}', b"plain text"],
+    ids=["open", "text after it", "single quotes", "comma", "NaN", "control character", "lone surrogate", "text"],
 )  # fmt: skip
 async def test_a_body_that_is_no_json_is_422(double, server, client, content):
     answer = await client.post(f"{server.url}/query", content=content)
@@ -159,7 +160,11 @@ async def test_a_body_that_is_no_json_is_422(double, server, client, content):
     assert not double.ledger.entries
 
 
-@pytest.mark.parametrize("content", [b'{"prompt":"\xff"}', b'{"prompt":"p","x":' + b"[" * 401 + b"]" * 401 + b"}"])
+@pytest.mark.parametrize(
+    "content",
+    [b'{"prompt":"\xff"}', b'{"prompt":"p","x":' + b"[" * 401 + b"]" * 401 + b"}"],
+    ids=["no UTF-8", "401 levels"],
+)
 async def test_a_body_that_is_no_text_is_400(double, server, client, content):
     answer = await client.post(f"{server.url}/query", content=content)
     assert (answer.status_code, answer.json()) == (400, {"detail": "There was an error parsing the body"})
@@ -172,6 +177,7 @@ async def test_a_body_that_is_no_text_is_400(double, server, client, content):
         ({"ANTHROPIC_API_KEY": ""}, "anthropic_api_key is required — pass it in the request body or set ANTHROPIC_API_KEY in the environment"),
         ({"E2B_API_KEY": "", "SANDSTORM_RUNTIME": "e2b"}, "e2b_api_key is required — pass it in the request body or set E2B_API_KEY in the environment"),
     ],
+    ids=["no model key", "no sandbox key"],
 )  # fmt: skip
 async def test_missing_credentials_are_422(double, start_server, client, env, text):
     server = start_server(env=env)
