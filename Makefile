@@ -76,7 +76,7 @@ UNITS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/
 PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch]))
 
-.PHONY: all clean deps-build deps-run deps-check deps-lint
+.PHONY: all demo template check lint venv clean deps-run deps-check deps-lint deps-template install-node
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -108,7 +108,8 @@ $(BUILD)/lib%.a:
 $(BUILD)/libcommon.a: $(call lib_objects,common)
 $(BUILD)/libmaster.a: $(call lib_objects,master)
 $(BUILD)/libworker.a: $(call lib_objects,worker)
-$(BUILD)/libsandboxd.a: $(call lib_objects,sandboxd)
+# The control channel's codec is the one thing sandboxd and its init share.
+$(BUILD)/libsandboxd.a: $(call lib_objects,sandboxd) $(BUILD)/obj/sandboxd/init/control.o
 
 link = $(if $(V),,@echo "  LD $@")$(newline)$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(1)
 define newline
@@ -140,6 +141,53 @@ $(BUILD)/obj/tests/unit/%.o: tests/unit/%.c | $(ROOT)/.deps-build
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC $<")
 	$(Q)$(CC) $(CFLAGS_ALL) $(call pkg_cflags,unit) -MMD -MP -c -o $@ $<
+
+# --- demo ---------------------------------------------------------------------------------------
+# The template of the local runtime: what package-lock.json pins, prepared once, shared read-only by all sandboxes.
+# npm wants nodejs to be a package, or a node of one's own in PATH.
+deps-template:
+	$(Q)if ! command -v node >/dev/null || ! command -v npm >/dev/null; then $(MAKE) --no-print-directory install-node; fi
+
+install-node:
+	$(call install_packages,nodejs npm)
+
+template: deps-template
+	$(Q)agent/prepare-template.sh $(ROOT)/templates/sandstorm
+
+demo: all deps-run template
+	$(Q)$(PYTHON) tests/demo/demo.py
+
+# --- check --------------------------------------------------------------------------------------
+VENV := $(ROOT)/venv
+PYTEST_ARGS ?=
+
+$(VENV)/.stamp: tests/requirements.txt
+	$(Q)$(PYTHON) -m venv $(VENV)
+	$(Q)$(VENV)/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+venv: deps-check
+	$(Q)$(MAKE) --no-print-directory $(VENV)/.stamp
+
+$(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_worker_main.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CSTD) $(SANFLAGS) -o $@ tests/unit/layer_worker_main.c -Wl,--whole-archive $(BUILD)/libmaster.a $(BUILD)/libcommon.a \
+		-Wl,--no-whole-archive $(LDFLAGS_ALL)
+
+# Each unit test says its own summary; pytest, last, collects their exit codes too (tests/e2e/test_units.py).
+check: all venv template
+	$(Q)$(MAKE) --no-print-directory $(UNITS) $(BUILD)/layers-ok
+	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest -q tests $(PYTEST_ARGS)
+
+# --- lint ---------------------------------------------------------------------------------------
+TIDY_FLAGS = $(CSTD) $(call pkg_cflags,worker) $(call pkg_cflags,sandboxd) $(call pkg_cflags,unit)
+
+lint: $(ROOT)/.deps-build deps-lint deps-check
+	$(Q)clang-format --dry-run -Werror $(ALL_C)
+	$(Q)cppcheck -q --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+		--suppress=missingIncludeSystem -I. -DSANDSTORM_VERSION='""' common master worker sandboxd cli
+	$(Q)printf '%s\n' $(filter %.c,$(ALL_C)) | xargs -P 2 -n 4 clang-tidy --quiet --warnings-as-errors='*' -- $(TIDY_FLAGS) 2>/dev/null
+	@echo "lint: clean"
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 

@@ -1,0 +1,15 @@
+/*
+ * Not a test: with this in place of worker/, master/ and common/ must link with libc alone. The linker enforces the
+ * layers (Makefile, layers-ok).
+ */
+#include "worker/worker.h"
+
+int worker_main(const struct worker_context *context)
+{
+    return context->slot;
+}
+
+int main(void)
+{
+    return 0;
+}
