@@ -13,14 +13,11 @@
 #include <unistd.h>
 
 #define FILE_LINE_MAX_BYTES 4096
-#define WORKERS_MAX         256
 #define KEY_MAX_BYTES       64
 #define HOUR_MS             (3600 * 1000LL)
 #define KIB                 1024LL
 #define MIB                 (1024LL * KIB)
 #define GIB                 (1024LL * MIB)
-
-extern char **environ;
 
 enum setting_type {
     TYPE_INTEGER,
@@ -70,7 +67,7 @@ struct setting {
 #define FIXED     false
 
 static const struct setting table[] = {
-    {"workers", TYPE_INTEGER, HOT, AT(workers), NULL, 1, WORKERS_MAX, NULL, "WEB_CONCURRENCY",
+    {"workers", TYPE_INTEGER, HOT, AT(workers), NULL, 1, SETTINGS_WORKERS_MAX, NULL, "WEB_CONCURRENCY",
      "worker processes; default 2 x cores"},
     {"bind", TYPE_LIST, FIXED, AT(bind), "127.0.0.1:8000", 0, 0, NULL, NULL,
      "addresses to listen on: host:port, [v6]:port"},
@@ -569,7 +566,7 @@ static int64_t default_workers(void)
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int64_t workers = cores > 0 ? 2 * (int64_t)cores : 2;
 
-    return workers < WORKERS_MAX ? workers : WORKERS_MAX;
+    return workers < SETTINGS_WORKERS_MAX ? workers : SETTINGS_WORKERS_MAX;
 }
 
 /* Defaults that depend on the machine or on another setting. */

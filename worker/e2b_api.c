@@ -242,6 +242,7 @@ struct e2b_call *e2b_create(const struct e2b_context *e2b, const struct e2b_crea
 {
     struct create *create = calloc(1, sizeof *create);
     char *body = create_body(request);
+    struct e2b_call_spec spec;
 
     if (create == NULL || body == NULL) {
         free(create);
@@ -251,22 +252,23 @@ struct e2b_call *e2b_create(const struct e2b_context *e2b, const struct e2b_crea
     create->service = e2b_service_ref(e2b->service);
     create->on_created = request->on_created;
     create->context = request->context;
-    return e2b_call_new(e2b, &(struct e2b_call_spec){
-                                 .stage = E2B_STAGE_CREATE,
-                                 .method = "POST",
-                                 .url = join_url(e2b->service->api_url, "/sandboxes"),
-                                 .content_type = "application/json",
-                                 .body = body,
-                                 .body_length = strlen(body),
-                                 .connect_timeout_ms = API_CONNECT_TIMEOUT_MS,
-                                 .total_timeout_ms = CREATE_TIMEOUT_MS,
-                                 .answer_max_bytes = API_ANSWER_MAX_BYTES,
-                                 .retry_timeout_ms = request->retry_timeout_ms,
-                                 .send_once = true,
-                                 .on_end = on_create_end,
-                                 .free_operation = create_free,
-                                 .operation = create,
-                             });
+    spec = (struct e2b_call_spec){
+        .stage = E2B_STAGE_CREATE,
+        .method = "POST",
+        .url = join_url(e2b->service->api_url, "/sandboxes"),
+        .content_type = "application/json",
+        .body = body,
+        .body_length = strlen(body),
+        .connect_timeout_ms = API_CONNECT_TIMEOUT_MS,
+        .total_timeout_ms = CREATE_TIMEOUT_MS,
+        .answer_max_bytes = API_ANSWER_MAX_BYTES,
+        .retry_timeout_ms = request->retry_timeout_ms,
+        .send_once = true,
+        .on_end = on_create_end,
+        .free_operation = create_free,
+        .operation = create,
+    };
+    return e2b_call_new(e2b, &spec);
 }
 
 void e2b_create_abandon(struct e2b_call *call,

@@ -154,7 +154,7 @@ static const struct e2b_verdict probe_failed = {.tries = 1, .error = RUN_ERROR_I
 
 const struct e2b_verdict *e2b_judge(enum e2b_stage stage, enum e2b_failure failure)
 {
-    if (stage < 0 || stage >= E2B_STAGE_COUNT || failure <= E2B_SUCCESS || failure >= E2B_FAILURE_COUNT)
+    if ((unsigned)stage >= E2B_STAGE_COUNT || failure == E2B_SUCCESS || (unsigned)failure >= E2B_FAILURE_COUNT)
         log_panic("e2b_failure: stage %d, failure %d", (int)stage, (int)failure);
     if (stage == E2B_STAGE_PROBE)
         return failure == E2B_502_GONE ? &probe_gone : &probe_failed;

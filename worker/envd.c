@@ -257,24 +257,26 @@ e2b_read(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox, const
          void *context)
 {
     struct file_read *read = calloc(1, sizeof *read);
+    struct e2b_call_spec spec;
 
     if (read == NULL)
         return NULL;
     read->on_read = on_read;
     read->context = context;
-    return e2b_call_new(e2b, &(struct e2b_call_spec){
-                                 .stage = E2B_STAGE_READ,
-                                 .method = "GET",
-                                 .url = file_url(sandbox, path),
-                                 .sandbox = sandbox,
-                                 .connect_timeout_ms = CONNECT_TIMEOUT_MS,
-                                 .total_timeout_ms = file_timeout_ms(limit_bytes),
-                                 .stall_timeout_ms = STALL_TIMEOUT_MS,
-                                 .answer_max_bytes = limit_bytes,
-                                 .on_end = on_read_end,
-                                 .free_operation = free,
-                                 .operation = read,
-                             });
+    spec = (struct e2b_call_spec){
+        .stage = E2B_STAGE_READ,
+        .method = "GET",
+        .url = file_url(sandbox, path),
+        .sandbox = sandbox,
+        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .total_timeout_ms = file_timeout_ms(limit_bytes),
+        .stall_timeout_ms = STALL_TIMEOUT_MS,
+        .answer_max_bytes = limit_bytes,
+        .on_end = on_read_end,
+        .free_operation = free,
+        .operation = read,
+    };
+    return e2b_call_new(e2b, &spec);
 }
 
 /* --- probe ----------------------------------------------------------------------------------------- */
@@ -296,23 +298,25 @@ struct e2b_call *e2b_probe(const struct e2b_context *e2b, const struct e2b_sandb
                            void (*on_probed)(void *context, bool gone), void *context)
 {
     struct probe *probe = calloc(1, sizeof *probe);
+    struct e2b_call_spec spec;
 
     if (probe == NULL)
         return NULL;
     probe->on_probed = on_probed;
     probe->context = context;
-    return e2b_call_new(e2b, &(struct e2b_call_spec){
-                                 .stage = E2B_STAGE_PROBE,
-                                 .method = "GET",
-                                 .url = e2b_sandbox_url(sandbox, "/health"),
-                                 .sandbox = sandbox,
-                                 .connect_timeout_ms = PROBE_TIMEOUT_MS,
-                                 .total_timeout_ms = PROBE_TIMEOUT_MS,
-                                 .answer_max_bytes = ANSWER_MAX_BYTES,
-                                 .on_end = on_probe_end,
-                                 .free_operation = free,
-                                 .operation = probe,
-                             });
+    spec = (struct e2b_call_spec){
+        .stage = E2B_STAGE_PROBE,
+        .method = "GET",
+        .url = e2b_sandbox_url(sandbox, "/health"),
+        .sandbox = sandbox,
+        .connect_timeout_ms = PROBE_TIMEOUT_MS,
+        .total_timeout_ms = PROBE_TIMEOUT_MS,
+        .answer_max_bytes = ANSWER_MAX_BYTES,
+        .on_end = on_probe_end,
+        .free_operation = free,
+        .operation = probe,
+    };
+    return e2b_call_new(e2b, &spec);
 }
 
 /* --- signal ---------------------------------------------------------------------------------------- */

@@ -30,10 +30,12 @@ struct kill {
     TAILQ_ENTRY(kill) link;
 };
 
+TAILQ_HEAD(kill_list, kill);
+
 struct kill_queue {
     struct http_client *http;
     struct event_base *base;
-    TAILQ_HEAD(, kill) kills;
+    struct kill_list kills;
     size_t length;
     void (*on_empty)(void *context);
     void *on_empty_context;

@@ -37,6 +37,7 @@ struct run {
     struct e2b_context e2b;
     struct event_stream *stream; /* NULL: the client is gone */
     struct e2b_call *create;
+    struct late_create *late; /* reserved: takes the create over when the run ends first */
     struct e2b_upload *upload;
     struct agent_stream *agent;
     struct collection *collection;
@@ -99,6 +100,7 @@ static void run_free(struct run *run)
     if (run->deferred != NULL)
         event_free(run->deferred);
     free(run->pending_message);
+    free(run->late);
     free(run);
 }
 
@@ -152,12 +154,11 @@ static void on_late_create(void *context, const struct e2b_result *result, struc
 /* Never cut, since a sandbox may come of it (http-api.md 6.3). */
 static void abandon_create(struct run *run)
 {
-    struct late_create *late = calloc(1, sizeof *late);
+    struct late_create *late = run->late;
     struct e2b_call *create = run->create;
 
     run->create = NULL;
-    if (late == NULL)
-        log_panic("run %s: no memory to wait for its sandbox", run->id);
+    run->late = NULL;
     late->host = run->host;
     late->service = e2b_service_ref(run->e2b.service);
     late->expires_ms = monotonic_ms() + (run->timeout_s + TTL_MARGIN_S) * 1000;
@@ -664,7 +665,9 @@ static struct run *run_new(struct run_host *host, struct query_request *request,
     run->deadline = evtimer_new(host->base, on_deadline, run);
     run->stderr_timer = evtimer_new(host->base, on_stderr_timer, run);
     run->deferred = event_new(host->base, -1, 0, on_deferred, run);
-    if (run->deadline != NULL && run->stderr_timer != NULL && run->deferred != NULL && new_run_id(run->id))
+    run->late = calloc(1, sizeof *run->late);
+    if (run->late != NULL && run->deadline != NULL && run->stderr_timer != NULL && run->deferred != NULL &&
+        new_run_id(run->id))
         return run;
     run_free(run);
     return NULL;

@@ -25,7 +25,7 @@ static const char *const codes[RUN_ERROR_COUNT] = {
 
 const char *run_error_code(enum run_error error)
 {
-    if (error < 0 || error >= RUN_ERROR_COUNT)
+    if ((unsigned)error >= RUN_ERROR_COUNT)
         log_panic("run_error: no error %d", (int)error);
     return codes[error];
 }
