@@ -69,9 +69,9 @@ def companies():
             (write("make_companies.py"),),
         ),
         Step(calls=(run("python3 make_companies.py", "Make companies.csv"),)),
+        Step(calls=(read("companies.csv", 6),)),
         Step("Now a check by a program of its own.", (write("check_companies.py"),)),
         Step(calls=(run("python3 check_companies.py companies.csv", "Check companies.csv"),)),
-        Step(calls=(read("companies.csv", 6),)),
         Step(
             "companies.csv holds 50 rows of **sample data** (well-known names from memory, marked `sample` in the "
             "column `source`; nothing was scraped, and the order is no ranking). The check said:\n\n{last_result}"
