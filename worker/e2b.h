@@ -115,7 +115,11 @@ struct e2b_call *e2b_probe(const struct e2b_context *e2b, const struct e2b_sandb
 /* SendSignal SIGKILL to a process of the sandbox; nobody waits for its answer. */
 void e2b_kill_process(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox, int64_t pid);
 
-/* Headers and URL of the control API, for the kill queue: false for lack of memory. *url is the caller's to free. */
+/* [a-z0-9]+ of a length we can keep: an id becomes part of URLs. */
+bool e2b_valid_sandbox_id(const char *id);
+
+/* Headers and URL of the control API, for the kill queue and the stray search: false for lack of memory. *url is the
+ * caller's to free. */
 bool e2b_api_request(const struct e2b_service *service, const char *path, char **url, struct curl_slist **headers)
     __attribute__((warn_unused_result));
 

@@ -124,7 +124,7 @@ static char *sandbox_base_url(const struct e2b_service *service, const char *id,
     return asprintf(&url, "https://49983-%s.%s", id, domain) < 0 ? NULL : url;
 }
 
-static bool valid_id(const char *id)
+bool e2b_valid_sandbox_id(const char *id)
 {
     size_t length = strlen(id);
 
@@ -157,7 +157,7 @@ static struct e2b_sandbox *parse_sandbox(const struct e2b_service *service, cons
     struct e2b_sandbox *sandbox = NULL;
 
     *error = RUN_ERROR_UPSTREAM_PROTOCOL;
-    if (id == NULL || !valid_id(id))
+    if (id == NULL || !e2b_valid_sandbox_id(id))
         goto done;
     if (domain == NULL || *domain == '\0' ||
         domain[strspn(domain, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:")] != '\0')

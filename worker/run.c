@@ -142,8 +142,9 @@ static void on_late_create(void *context, const struct e2b_result *result, struc
 
     if (sandbox != NULL)
         kill_queue_add(host->kills, late->service, sandbox->id, late->run_id, late->expires_ms);
-    else if (result->fate_unknown)
-        log_warn("run %s: the fate of its sandbox is unknown: %s", late->run_id, result->message);
+    if (result->fate_unknown)
+        stray_search_add(host->strays, late->service, late->run_id, sandbox != NULL ? sandbox->id : NULL,
+                         late->expires_ms);
     e2b_sandbox_free(sandbox);
     e2b_service_unref(late->service);
     free(late);
@@ -212,6 +213,15 @@ static void finish_stream(struct run *run, enum run_error error, const char *mes
                                                 json_lossy_string(message, strlen(message)), "request_id", run->id,
                                                 "code", run_error_code(error)));
     event_stream_end(stream);
+}
+
+static void log_start(const struct run *run)
+{
+    const char *model = run->request.model != NULL ? run->request.model : "-";
+    char clean[LOG_CLEAN_BUFFER];
+
+    log_info("run %s started model=%s timeout=%llds", run->id, log_clean(model, strlen(model), clean),
+             (long long)run->timeout_s);
 }
 
 static void log_end(const struct run *run, enum run_error error)
@@ -582,7 +592,8 @@ static void on_created(void *context, const struct e2b_result *result, struct e2
 
     run->create = NULL;
     if (result->fate_unknown)
-        log_warn("run %s: a sandbox may exist whose id is unknown: %s", run->id, result->message);
+        stray_search_add(run->host->strays, run->e2b.service, run->id, sandbox != NULL ? sandbox->id : NULL,
+                         monotonic_ms() + (run->timeout_s + TTL_MARGIN_S) * 1000);
     if (sandbox == NULL) {
         run_end(run, result->error, result->message);
         return;
@@ -710,7 +721,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct query_re
     TAILQ_INSERT_TAIL(&host->runs, run, link);
     host->run_count++;
     cap_timeout(run);
-    log_info("run %s started model=%s", run->id, run->request.model != NULL ? "requested" : "-");
+    log_start(run);
     set_timer(run->deadline, host->settings->timeout_ms);
     if (agent_config_build(&run->config, &run->request, &host->runner, run->timeout_s))
         create_sandbox(run);

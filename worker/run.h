@@ -11,6 +11,7 @@
 #include "worker/agent_config.h"
 #include "worker/event_stream.h"
 #include "worker/kill_queue.h"
+#include "worker/stray_search.h"
 
 #include <sys/queue.h>
 
@@ -23,6 +24,7 @@ struct run_host {
     struct event_base *base;
     struct http_client *http;
     struct kill_queue *kills;
+    struct stray_search *strays;
     const struct settings *settings;
     struct scoreboard *scoreboard;
     int slot;

@@ -55,7 +55,7 @@ static void set_timer(struct event *timer, int64_t ms)
 static bool is_idle(const struct worker *worker)
 {
     return worker->host.run_count == 0 && worker->host.create_count == 0 &&
-           kill_queue_length(worker->host.kills) == 0 &&
+           stray_search_in_flight(worker->host.strays) == 0 && kill_queue_length(worker->host.kills) == 0 &&
            server_open_requests(worker->server, !worker->routing.stopping) == 0;
 }
 
@@ -224,6 +224,9 @@ static bool set_up(struct worker *worker)
     if (host->kills == NULL || worker->server == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
         return false;
+    host->strays = stray_search_new(worker->http, worker->base, host->kills, context->instance);
+    if (host->strays == NULL)
+        return false;
     kill_queue_on_empty(host->kills, leave_if_idle, worker);
     return watch(worker) && server_listen(worker->server, context->listen_fds, context->listen_count);
 }
@@ -231,6 +234,7 @@ static bool set_up(struct worker *worker)
 static void tear_down(struct worker *worker)
 {
     server_free(worker->server);
+    stray_search_free(worker->host.strays);
     kill_queue_free(worker->host.kills);
     http_client_free(worker->http);
     agent_runner_release(&worker->host.runner);
@@ -262,10 +266,7 @@ static bool say_ready(struct worker *worker)
 int worker_main(const struct worker_context *context)
 {
     struct worker worker = {.context = context, .exit_code = WORKER_EXIT_OK};
-    char name[32];
 
-    snprintf(name, sizeof name, "sandstorm worker %d", context->slot);
-    log_open(name);
     atomic_store(&own_slot(&worker)->pid, (int)getpid());
     if (!set_up(&worker) || !say_ready(&worker)) {
         log_error("cannot start: see above; out of memory if nothing is there");

@@ -1,0 +1,26 @@
+/*
+ * stray_search: finds sandboxes of a run whose id we never learned, and hands them to the kill queue (e2b.md A.6).
+ *
+ * A create has no idempotency key: one that was cut, timed out or tried several times may have left a sandbox. Its
+ * metadata (request_id, sandstorm_instance) find it: at once, after 5 s, and 75 s after the create was sent, because
+ * the API may work on it for 70 s. The sandbox's time to live is the net below.
+ */
+#ifndef WORKER_STRAY_SEARCH_H
+#define WORKER_STRAY_SEARCH_H
+
+#include "worker/kill_queue.h"
+
+struct stray_search;
+
+struct stray_search *stray_search_new(struct http_client *http, struct event_base *base, struct kill_queue *kills,
+                                      const char *instance) __attribute__((warn_unused_result));
+void stray_search_free(struct stray_search *search);
+
+/* own_sandbox_id: the run's own, which is left alone; NULL: none. expires_ms as for kill_queue_add(). */
+void stray_search_add(struct stray_search *search, struct e2b_service *service, const char *run_id,
+                      const char *own_sandbox_id, int64_t expires_ms);
+
+/* Lookups that are in flight right now; the later ones of a leaving worker are given up. */
+size_t stray_search_in_flight(const struct stray_search *search);
+
+#endif
