@@ -64,6 +64,16 @@ static void next_lookup(struct stray *stray)
     event_add(stray->timer, &(struct timeval){.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000});
 }
 
+/* A service that does not filter must not make us delete what is a stranger's. */
+static bool belongs_to(const struct stray *stray, json_t *metadata)
+{
+    const char *run_id = json_string_value(json_object_get(metadata, "request_id"));
+    const char *instance = json_string_value(json_object_get(metadata, "sandstorm_instance"));
+
+    return run_id != NULL && strcmp(run_id, stray->run_id) == 0 && instance != NULL &&
+           strcmp(instance, stray->search->instance) == 0;
+}
+
 static void kill_found(struct stray *stray, json_t *sandboxes)
 {
     size_t index;
@@ -73,7 +83,8 @@ static void kill_found(struct stray *stray, json_t *sandboxes)
     {
         const char *id = json_string_value(json_object_get(sandbox, "sandboxID"));
 
-        if (id == NULL || !e2b_valid_sandbox_id(id) || strcmp(id, stray->own_sandbox_id) == 0)
+        if (id == NULL || !e2b_valid_sandbox_id(id) || strcmp(id, stray->own_sandbox_id) == 0 ||
+            !belongs_to(stray, json_object_get(sandbox, "metadata")))
             continue;
         log_warn("run %s: found its sandbox %s, whose creation was not answered", stray->run_id, id);
         kill_queue_add(stray->search->kills, stray->service, id, stray->run_id, stray->expires_ms);
