@@ -1,4 +1,4 @@
-/* The runner's rules, each on the real program with a fake SDK beside it. Run: node --test agent/test/runner.test.mjs */
+/* The rules of runner.mjs, each on the real program with a fake SDK beside it. Run: node --test this file. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { cp, mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
@@ -26,7 +26,8 @@ async function sandbox(t, config, { sdk = true } = {}) {
         await cp(join(AGENT, "test/fake-sdk"), join(modules, "claude-agent-sdk"), { recursive: true });
     }
     if (config !== undefined) {
-        await writeFile(join(folder, "agent_config.json"), typeof config === "string" ? config : JSON.stringify(config));
+        const text = typeof config === "string" ? config : JSON.stringify(config);
+        await writeFile(join(folder, "agent_config.json"), text);
     }
     return folder;
 }
@@ -146,7 +147,8 @@ test("a missing SDK is an error line", async (t) => {
 });
 
 test("nothing but messages reaches stdout; the agent's diagnostics go to stderr", async (t) => {
-    const { messages, stderr } = await run(t, script([{ log: "chatter" }, { stderr: "cli says\n" }, { yield: RESULT }]));
+    const steps = [{ log: "chatter" }, { stderr: "cli says\n" }, { yield: RESULT }];
+    const { messages, stderr } = await run(t, script(steps));
     assert.deepEqual(messages, [RESULT]);
     assert.match(stderr, /chatter\nchatter\n/);
     assert.match(stderr, /cli says/);
@@ -166,7 +168,7 @@ test("only what is set becomes an option", async (t) => {
 
 test("every key becomes its option, empty and zero values too", async (t) => {
     const config = {
-        model: "m", system_prompt: "", max_turns: 3, mcp_servers: {}, output_format: { type: "json_schema", schema: {} },
+        model: "m", system_prompt: "", max_turns: 3, mcp_servers: {}, output_format: { type: "json_schema" },
         agents: { a: {} }, allowed_tools: [], resume: "r", resume_session_at: "u", fork_session: false,
         include_partial_messages: true, max_budget_usd: 0, has_skills: true,
     };
@@ -174,7 +176,7 @@ test("every key becomes its option, empty and zero values too", async (t) => {
     const { cwd, permissionMode, allowDangerouslySkipPermissions, ...options } = messages[0].options;
     assert.deepEqual([cwd, permissionMode, allowDangerouslySkipPermissions], ["/home/user", "bypassPermissions", true]);
     assert.deepEqual(options, {
-        model: "m", systemPrompt: "", maxTurns: 3, mcpServers: {}, outputFormat: { type: "json_schema", schema: {} },
+        model: "m", systemPrompt: "", maxTurns: 3, mcpServers: {}, outputFormat: { type: "json_schema" },
         agents: { a: {} }, allowedTools: [], resume: "r", resumeSessionAt: "u", forkSession: false,
         includePartialMessages: true, maxBudgetUsd: 0, settingSources: ["user", "project"],
     });

@@ -309,7 +309,7 @@ def play(arguments, folder, children, screen):
     server.stop()
     screen.say("", *summary(runs, sandboxes(log)))
     if model_url:
-        screen.say("", "The agents computed these costs from a scripted count of tokens; nothing was charged.", codes=[DIM])
+        screen.say("", "The agents computed these costs from scripted token counts; nothing was charged.", codes=[DIM])
     failed = [run.label for run in runs if not run.succeeded]
     if failed:
         tail = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
@@ -339,7 +339,7 @@ def parse_arguments():
 
 
 def interrupt(_number, _frame):
-    """TERM ends the demo as Ctrl-C does."""
+    """INT and TERM end the demo alike, also where a shell made us ignore INT."""
     raise KeyboardInterrupt
 
 
@@ -347,7 +347,8 @@ def main():
     """Returns the exit status."""
     arguments = parse_arguments()
     screen = Screen()
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     folder = Path(tempfile.mkdtemp(prefix="sandstorm-demo-"))
     children = []
     try:
@@ -358,6 +359,7 @@ def main():
         return 1
     except KeyboardInterrupt:
         screen.say("", "Interrupted: stopping the server.")
+        screen.silence()
         return 128 + signal.SIGINT
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

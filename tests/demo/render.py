@@ -1,4 +1,4 @@
-"""How the demo shows an agent's messages to a person: a few lines for each event of a stream, and a table at the end."""
+"""How the demo shows an agent's messages to a person: a few lines for each event of a stream, a table at the end."""
 
 import os
 import sys
@@ -117,6 +117,7 @@ class Screen:
     def __init__(self, stream=sys.stdout):
         self._stream = stream
         self._lock = threading.Lock()
+        self._silent = False
         self._colours = stream.isatty() and not os.environ.get("NO_COLOR")
         stream.reconfigure(errors="replace")
 
@@ -124,9 +125,16 @@ class Screen:
         """The text in colour, on a terminal."""
         return f"\033[{';'.join(codes)}m{text}\033[0m" if self._colours and codes else text
 
+    def silence(self):
+        """Shows nothing more."""
+        with self._lock:
+            self._silent = True
+
     def say(self, *lines, codes=()):
         """Lines of the demo itself."""
         with self._lock:
+            if self._silent:
+                return
             for line in lines:
                 print(self.paint(line, *codes), file=self._stream)
             self._stream.flush()

@@ -29,7 +29,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 EVENT = re.compile(r"^\[(\w+)\] +(\S.*)$", re.MULTILINE)
 ROW = re.compile(
-    r"^(\w+) +(success|FAILED) +([0-9a-f]{16}) +(i[a-z0-9]{20}) +(\d+) +\$(\d+\.\d{4}) +(\d+\.\d) s +(\d+)$", re.MULTILINE
+    r"^(\w+) +(success|FAILED) +([0-9a-f]{16}) +(i[a-z0-9]{20}) +(\d+) +\$(\d+\.\d{4}) +(\d+\.\d) s +(\d+)$",
+    re.MULTILINE,
 )
 
 pytestmark = pytest.mark.timeout(180)

@@ -182,7 +182,10 @@ def test_request_without_tools_is_a_side_call(model):
     assert texts(answer)
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, "authentication_error"), (529, "overloaded_error"), (500, "api_error")])
+FAILURES = [(401, "authentication_error"), (529, "overloaded_error"), (500, "api_error")]
+
+
+@pytest.mark.parametrize(("status", "kind"), FAILURES)
 def test_script_can_make_the_model_fail(model, status, kind):
     request = {"tools": TOOLS, "messages": [user(f'sandstorm-script: [{{"status": {status}}}]')]}
     answer = model.post("/v1/messages", json=request)
@@ -224,6 +227,7 @@ def test_it_listens_on_loopback_only(model):
 
 def test_busy_port_is_an_error_that_names_it(model):
     port = str(model.base_url.port)
-    done = subprocess.run([sys.executable, FAKE / "model.py", "--port", port], capture_output=True, text=True, timeout=10)
+    argv = [sys.executable, FAKE / "model.py", "--port", port]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=10)
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr

@@ -91,9 +91,9 @@ def dependencies():
         Step(calls=(run("python3 audit.py requests 2.31.0", "Audit the dependency tree"),)),
         Step(calls=(read("report.md", 40),)),
         Step(
-            "I wrote report.json and report.md. The advisories are a **sample list** shipped with this demo, not a live "
-            "database, so absence from it proves nothing. Upgrading to requests 2.32.4 or later clears both findings "
-            "against requests itself."
+            "I wrote report.json and report.md. The advisories are a **sample list** shipped with this demo, not a "
+            "live database, so absence from it proves nothing. Upgrading to requests 2.32.4 or later clears both "
+            "findings against requests itself."
         ),
     ]
 

@@ -25,14 +25,17 @@ def findings(package, version, known):
         allowed = tree.get(advisory["package"])
         if allowed and number(lowest(allowed)) < number(advisory["fixed_in"]):
             certain = advisory["package"] == package
-            yield {**advisory, "allowed": version if certain else allowed, "verdict": "affected" if certain else "possible"}
+            in_use, verdict = (version, "affected") if certain else (allowed, "possible")
+            yield {**advisory, "allowed": in_use, "verdict": verdict}
 
 
 def markdown(package, version, found, note):
     """The report for people."""
-    lines = [f"# {package} {version}", "", note, "", "| advisory | package | in use | fixed in | verdict |", "|---|---|---|---|---|"]
+    columns = ("id", "package", "allowed", "fixed_in", "verdict")
+    lines = [f"# {package} {version}", "", note, "", "| advisory | package | in use | fixed in | verdict |"]
+    lines.append("|---" * len(columns) + "|")
     for item in found:
-        lines.append(f"| {item['id']} | {item['package']} | {item['allowed']} | {item['fixed_in']} | {item['verdict']} |")
+        lines.append("| " + " | ".join(item[column] for column in columns) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -46,4 +46,5 @@ with database:
     for name, states, year in PARKS:
         park = database.execute("INSERT INTO parks (name, year) VALUES (?, ?)", (name, year)).lastrowid
         database.executemany("INSERT INTO park_states VALUES (?, ?)", [(park, state) for state in states.split()])
-print(f"built {sys.argv[1]}: {len(PARKS)} parks (sample data), integrity", database.execute("PRAGMA integrity_check").fetchone()[0])
+integrity = database.execute("PRAGMA integrity_check").fetchone()[0]
+print(f"built {sys.argv[1]}: {len(PARKS)} parks (sample data), integrity {integrity}")

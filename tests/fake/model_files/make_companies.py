@@ -3,8 +3,8 @@
 import csv
 
 SECTORS = {
-    "Developer tools": "GitLab, Docker, Heroku, Zapier, PagerDuty, Segment, Algolia, Mixpanel, Amplitude, Retool, Supabase, "
-    "PostHog, Meteor, Replit",
+    "Developer tools": "GitLab, Docker, Heroku, Zapier, PagerDuty, Segment, Algolia, Mixpanel, Amplitude, Retool, "
+    "Supabase, PostHog, Meteor, Replit",
     "Payments and finance": "Stripe, Coinbase, Brex, Razorpay, Deel, Rippling, Gusto, Groww, OpenSea, Paystack",
     "Delivery and logistics": "DoorDash, Instacart, Rappi, Flexport, Zepto, Meesho, ShipBob",
     "Media and community": "Reddit, Twitch, Scribd, Weebly, Substack, Quora",
