@@ -177,6 +177,7 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 # Each unit test says its own summary; pytest, last, collects their exit codes too (tests/e2e/test_units.py).
 check: all venv template
 	$(Q)$(MAKE) --no-print-directory $(UNITS) $(BUILD)/layers-ok
+	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
 	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest -q tests $(PYTEST_ARGS)
 
 # --- lint ---------------------------------------------------------------------------------------
