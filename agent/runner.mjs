@@ -43,6 +43,8 @@ const OPTION_OF_KEY = {
 const DEFAULT_ENVIRONMENT = {
     /* Else it calls the vendor on its own account: telemetry, feature flags, updates. */
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
+    /* Else subagents run in the background (0.3.330), and their work is lost when the result comes before theirs. */
+    CLAUDE_CODE_DISABLE_BACKGROUND_TASKS: "1",
     /* Else HTTPS_PROXY is also used for a model at http://127.0.0.1 (seen with 0.3.330). */
     NO_PROXY: "localhost,127.0.0.1,::1",
 };

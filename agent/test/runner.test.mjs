@@ -188,6 +188,7 @@ test("the agent's environment is the sandbox's, with our defaults below it", asy
     const plain = (await run(t, steps, { env: own })).messages[0].env;
     assert.deepEqual([plain.ANTHROPIC_BASE_URL, plain.ANTHROPIC_API_KEY], ["http://m", ""]);
     assert.equal(plain.CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC, "1");
+    assert.equal(plain.CLAUDE_CODE_DISABLE_BACKGROUND_TASKS, "1");
     assert.match(plain.NO_PROXY, /127\.0\.0\.1/);
     assert.equal(plain.IS_SANDBOX, process.getuid() === 0 ? "1" : undefined);
     const chosen = (await run(t, steps, { env: { CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "0" } })).messages[0].env;
@@ -229,6 +230,7 @@ test("SIGTERM stops the agent and ends the runner without a line", async (t) => 
     running.child.kill("SIGTERM");
     assert.equal((await running.exit).code, 143);
     assert.equal(running.stdout, "");
+    assert.match(running.stderr, /the agent was stopped/);
 });
 
 test("SIGTERM ends the runner although the agent hangs and stdout is full", async (t) => {

@@ -19,7 +19,12 @@ function holdOpen() {
 
 /* Rejects when the signal fires. */
 function aborted(signal) {
-    return new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error("aborted"))));
+    return new Promise((_, reject) => {
+        signal.addEventListener("abort", () => {
+            console.error("the agent was stopped");
+            reject(new Error("aborted"));
+        });
+    });
 }
 
 function describe(prompt, options) {
