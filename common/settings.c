@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define FILE_LINE_MAX_BYTES 4096
+#define NAME_MAX_BYTES      64
 #define KEY_MAX_BYTES       64
 #define HOUR_MS             (3600 * 1000LL)
 #define KIB                 1024LL
@@ -24,6 +25,7 @@ enum setting_type {
     TYPE_DURATION, /* stored in milliseconds */
     TYPE_SIZE,     /* stored in bytes */
     TYPE_STRING,
+    TYPE_NAME, /* a string of [A-Za-z0-9._-], at most NAME_MAX_BYTES */
     TYPE_LIST,
     TYPE_CHOICE,
 };
@@ -82,7 +84,7 @@ static const struct setting table[] = {
      "live runs of all workers together; more get 503"},
     {"runtime", TYPE_CHOICE, FIXED, AT(runtime), "auto", 0, 0, runtime_choices, NULL,
      "where sandboxes live: auto (e2b with a key, else local), e2b, local"},
-    {"instance", TYPE_STRING, FIXED, AT(instance), "", 0, 0, NULL, NULL,
+    {"instance", TYPE_NAME, FIXED, AT(instance), "", 0, 0, NULL, NULL,
      "name in the metadata of our sandboxes; default random"},
     {"log_level", TYPE_CHOICE, HOT, AT(log_level), "info", 0, 0, log_level_choices, NULL, "error, warn, info, debug"},
 
@@ -160,7 +162,7 @@ static char **string_at(struct settings *values, const struct setting *setting)
 
 static bool is_text(const struct setting *setting)
 {
-    return setting->type == TYPE_STRING || setting->type == TYPE_LIST;
+    return setting->type == TYPE_STRING || setting->type == TYPE_NAME || setting->type == TYPE_LIST;
 }
 
 struct unit {
@@ -246,6 +248,13 @@ static bool set_text(struct settings_load *load, size_t index, const char *text,
     return true;
 }
 
+static bool is_name(const char *text)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+
+    return strlen(text) <= NAME_MAX_BYTES && text[strspn(text, allowed)] == '\0';
+}
+
 /* Gives a setting its value from one source; the reason of a failure goes to reason, "" is success. */
 static void set_value(struct settings_load *load, size_t index, const char *text, enum setting_source source,
                       char *reason, size_t reason_size)
@@ -256,6 +265,10 @@ static void set_value(struct settings_load *load, size_t index, const char *text
     char low[32], high[32];
 
     *reason = '\0';
+    if (setting->type == TYPE_NAME && !is_name(text)) {
+        snprintf(reason, reason_size, "\"%.80s\" is not 1 to %d of A-Z a-z 0-9 . _ -", text, NAME_MAX_BYTES);
+        return;
+    }
     if (is_text(setting)) {
         if (!set_text(load, index, text, source))
             snprintf(reason, reason_size, "out of memory");

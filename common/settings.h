@@ -17,6 +17,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
+/* The most that `workers` may be; TTIN does not go beyond it either. */
+#define SETTINGS_WORKERS_MAX 256
+
 enum runtime_choice {
     RUNTIME_AUTO,  /* e2b when an E2B key is in effect, else local */
     RUNTIME_E2B,   /* the E2B cloud, or what E2B_API_URL names */
