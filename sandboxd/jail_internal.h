@@ -1,0 +1,39 @@
+/* What the files of the jail share: the arguments of bwrap, and what is done as root before it. */
+#ifndef SANDBOXD_JAIL_INTERNAL_H
+#define SANDBOXD_JAIL_INTERNAL_H
+
+#include "sandboxd/jail.h"
+
+/* Descriptors that one bwrap inherits. */
+#define JAIL_FDS_MAX 16
+
+/* Paths that only this process can be sure to reach: as root they lie in a mount namespace made for the child. */
+struct jail_sources {
+    const char *init_path;
+    const char *node_modules; /* or NULL */
+};
+
+/* The NUL-separated arguments of a bwrap, in a memfd, and the descriptors they name. */
+struct jail_arguments {
+    int args_fd;
+    size_t fd_count;
+    int fds[JAIL_FDS_MAX];
+};
+
+/* Builds the arguments; false with errno. Free them in either case. */
+bool jail_arguments_build(struct jail_arguments *arguments, const struct jail_sources *sources,
+                          const struct jail_limits *limits, const void *seccomp, size_t seccomp_bytes)
+    __attribute__((warn_unused_result));
+void jail_arguments_free(struct jail_arguments *arguments);
+
+/* Where jail_mounts_prepare() puts things. */
+#define JAIL_STAGED_INIT         "/tmp/init"
+#define JAIL_STAGED_NODE_MODULES "/tmp/node_modules"
+
+/*
+ * In a child of root, before it gives up its uid: makes init and node_modules reachable by the sandbox's uid wherever
+ * they lie (a repository below /root is not), in a mount namespace of the child's own. NULL, or what failed with errno.
+ */
+const char *jail_mounts_prepare(const struct jail_sources *sources) __attribute__((warn_unused_result));
+
+#endif

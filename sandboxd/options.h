@@ -1,0 +1,31 @@
+/* options: the command line of sandboxd. */
+#ifndef SANDBOXD_OPTIONS_H
+#define SANDBOXD_OPTIONS_H
+
+#include "common/log.h"
+#include "sandboxd/endpoint.h"
+#include "sandboxd/jail.h"
+
+#include <stdbool.h>
+
+struct options {
+    const char *socket_path;  /* NULL: inherited */
+    const char *template_dir; /* NULL: only the template "base" */
+    const char *init_path;    /* NULL: beside this program */
+    struct endpoint_list network_allow;
+    struct jail_limits limits;
+    int ready_fd; /* -1: nobody waits */
+    bool check;
+    bool die_with_parent;
+    enum log_level log_level;
+};
+
+enum options_result {
+    OPTIONS_RUN,
+    OPTIONS_HELP, /* the help was printed: exit 0 */
+    OPTIONS_USAGE /* a message was printed: exit 2 */
+};
+
+enum options_result options_parse(struct options *options, int argc, char **argv) __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,120 @@
+#include "sandboxd/seccomp_filter.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* A filter larger than this is a bug: the kernel takes 4,096 instructions of 8 bytes. */
+#define FILTER_MAX_BYTES (4096 * 8)
+
+/* Refused with EPERM whatever their arguments. A name this kernel or libseccomp does not know is passed over. */
+static const char *const forbidden[] = {
+    /* mounts and namespaces */
+    "mount", "umount", "umount2", "pivot_root", "chroot", "unshare", "setns", "open_tree", "move_mount", "fsopen",
+    "fsconfig", "fsmount", "fspick", "mount_setattr", "open_by_handle_at", "name_to_handle_at", "quotactl",
+    "quotactl_fd", "swapon", "swapoff",
+    /* other processes */
+    "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "kcmp", "pidfd_getfd",
+    /* large parts of the kernel */
+    "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "lookup_dcookie", "fanotify_init",
+    "syslog", "acct", "nfsservctl", "vm86", "vm86old", "modify_ldt",
+    /* the machine */
+    "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "create_module", "query_module",
+    "get_kernel_syms", "reboot", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "stime", "sethostname",
+    "setdomainname", "iopl", "ioperm", "vhangup", "_sysctl", "uselib", "ustat", "sysfs"};
+
+/* Answered as if the kernel did not have them, so that libraries fall back to what the filter can see through. */
+static const char *const absent[] = {"clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"};
+
+/* New namespaces by clone(2). */
+static const unsigned long namespaces[] = {CLONE_NEWUSER, CLONE_NEWNS,  CLONE_NEWPID,   CLONE_NEWNET,
+                                           CLONE_NEWIPC,  CLONE_NEWUTS, CLONE_NEWCGROUP};
+
+/* Requests that type into or take over a terminal. */
+static const unsigned long terminal_requests[] = {TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD};
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+/* Refuses the named calls with an errno; 0 or a negative errno, as all of libseccomp. */
+static int refuse(scmp_filter_ctx filter, const char *const *names, size_t count, int error)
+{
+    for (size_t i = 0; i < count; i++) {
+        int call = seccomp_syscall_resolve_name(names[i]);
+        int result;
+
+        if (call == __NR_SCMP_ERROR)
+            continue;
+        result = seccomp_rule_add(filter, SCMP_ACT_ERRNO((unsigned)error), call, 0);
+        /* A name of another architecture cannot be made here either. */
+        if (result < 0 && result != -EDOM)
+            return result;
+    }
+    return 0;
+}
+
+/* Refuses calls by one of their arguments. */
+static int refuse_by_argument(scmp_filter_ctx filter)
+{
+    int result = 0;
+
+    for (size_t i = 0; i < COUNT(namespaces) && result == 0; i++) {
+        result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+                                  SCMP_A0(SCMP_CMP_MASKED_EQ, namespaces[i], namespaces[i]));
+    }
+    /* The kernel looks at the low half of the request only: so do we. */
+    for (size_t i = 0; i < COUNT(terminal_requests) && result == 0; i++) {
+        result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,
+                                  SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffUL, terminal_requests[i]));
+    }
+    return result;
+}
+
+/* Writes the program of a filter into memory of ours. */
+static bool export_program(scmp_filter_ctx filter, void **program, size_t *bytes)
+{
+    int fd = memfd_create("seccomp", MFD_CLOEXEC);
+    char *copy = malloc(FILTER_MAX_BYTES);
+    int result = fd < 0 || copy == NULL ? -errno : seccomp_export_bpf(filter, fd);
+    ssize_t got = -1;
+
+    if (result == 0)
+        got = pread(fd, copy, FILTER_MAX_BYTES, 0);
+    else
+        errno = -result;
+    if (fd >= 0)
+        close(fd);
+    if (got <= 0) {
+        free(copy);
+        return false;
+    }
+    *program = copy;
+    *bytes = (size_t)got;
+    return true;
+}
+
+bool seccomp_filter_export(void **program, size_t *bytes)
+{
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+    bool done = false;
+    int result;
+
+    if (filter == NULL) {
+        errno = ENOMEM;
+        return false;
+    }
+    result = refuse(filter, forbidden, COUNT(forbidden), EPERM);
+    if (result == 0)
+        result = refuse(filter, absent, COUNT(absent), ENOSYS);
+    if (result == 0)
+        result = refuse_by_argument(filter);
+    if (result == 0)
+        done = export_program(filter, program, bytes);
+    else
+        errno = -result;
+    seccomp_release(filter);
+    return done;
+}

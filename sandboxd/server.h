@@ -1,0 +1,20 @@
+/*
+ * server: HTTP/1.1 on one listening socket, for the control API and for the traffic of all sandboxes (spec/e2b.md B.1).
+ *
+ * What names a sandbox, by E2b-Sandbox-Id or by the first label of Host, is for its envd; the rest is for the API.
+ */
+#ifndef SANDBOXD_SERVER_H
+#define SANDBOXD_SERVER_H
+
+#include "sandboxd/daemon.h"
+
+/* A request body above this is answered 413; it is held in memory. */
+#define SERVER_BODY_MAX_BYTES ((size_t)64 * 1024 * 1024)
+
+struct server;
+
+/* Accepts on the listening socket from now on, and takes it. NULL when memory is out. */
+struct server *server_new(struct daemon *daemon, int listen_fd) __attribute__((warn_unused_result));
+void server_free(struct server *server);
+
+#endif
