@@ -1,0 +1,590 @@
+#include "master/master.h"
+
+#include "common/log.h"
+#include "common/scoreboard.h"
+#include "master/child.h"
+#include "master/generation.h"
+#include "master/listen.h"
+#include "master/notify.h"
+#include "master/preflight.h"
+#include "master/runtime.h"
+#include "master/workers.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* The loop looks at heartbeats at least this often. */
+#define TICK_MS 1000
+/* A loop that comes back later than this was itself stopped (a terminal's ^Z, a frozen machine). */
+#define AWAY_MS 5000
+/* Random bytes in the name of an instance that was not given one. */
+#define INSTANCE_BYTES   8
+#define STATUS_MAX_BYTES 256
+
+enum master_phase {
+    MASTER_RUNTIME,  /* waits for the local runtime, which the workers need to know of */
+    MASTER_STARTING, /* the first generation starts */
+    MASTER_SERVING,
+    MASTER_STOPPING, /* workers were told to stop; over when they, then the runtime, are gone */
+};
+
+struct master {
+    enum master_phase phase;
+    int exit_code;
+    int argc;
+    char *const *argv;
+    struct settings_load *load; /* of the start, until the first generation has it */
+    int signal_fd;
+    struct listeners listeners;
+    struct scoreboard *scoreboard;
+    struct workers *workers;
+    struct runtime *runtime;    /* NULL: none */
+    struct generation *current; /* NULL before MASTER_STARTING */
+    struct generation *next;    /* of a reload that is under way */
+    unsigned generations;       /* how many there were */
+    bool reload_wanted;         /* a HUP that is still to be obeyed */
+    int64_t loop_ms;            /* when the loop last went round */
+    int64_t awake_ms;           /* since when the loop goes round without a gap */
+    int64_t watchdog_ms;        /* when the service manager is to hear of us next */
+    char *instance;
+};
+
+static const struct settings *start_settings(const struct master *master)
+{
+    return settings_load_values(master->load);
+}
+
+/* --- what the operator sees --------------------------------------------------------------------- */
+
+/* The bound addresses, separated by spaces. */
+static void name_addresses(const struct master *master, char *out, size_t size)
+{
+    size_t used = 0;
+
+    *out = '\0';
+    for (size_t i = 0; i < master->listeners.count && used < size; i++) {
+        char name[LISTEN_NAME_MAX_BYTES];
+
+        used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? " " : "",
+                                 listen_name(master->listeners.fds[i], name));
+    }
+}
+
+static void tell_ready(const struct master *master)
+{
+    char addresses[STATUS_MAX_BYTES / 2], status[STATUS_MAX_BYTES];
+
+    name_addresses(master, addresses, sizeof addresses);
+    snprintf(status, sizeof status, "%u workers serve on %s", generation_wanted(master->current), addresses);
+    log_info("%s", status);
+    notify_ready(status);
+}
+
+/* All an operator relies on, before anything is started with it. */
+static void log_start(const struct master *master)
+{
+    const struct settings *s = start_settings(master);
+    char addresses[STATUS_MAX_BYTES];
+
+    name_addresses(master, addresses, sizeof addresses);
+    log_info("sandstorm %s, pid %d, listens on %s", SANDSTORM_VERSION, (int)getpid(), addresses);
+    log_info("%" PRId64 " workers, max_runs %" PRId64 ", runtime %s, instance %s", s->workers, s->max_runs,
+             preflight_wants_local_runtime(s) ? "local" : "e2b", master->instance);
+    log_info("timeout %" PRId64 " ms (longest run), worker_timeout %" PRId64
+             " ms (longest silence of a worker), graceful_timeout %" PRId64 " ms (longest drain)",
+             s->timeout_ms, s->worker_timeout_ms, s->graceful_timeout_ms);
+}
+
+/* --- stop --------------------------------------------------------------------------------------- */
+
+/* Tells all workers to stop (EVENT_STOP) or to end at once (EVENT_END). The loop ends when they are gone. */
+static void stop(struct master *master, enum child_event how)
+{
+    if (master->phase != MASTER_STOPPING)
+        notify_stopping("waiting for the runs to end");
+    master->phase = MASTER_STOPPING;
+    workers_event_all(master->workers, how);
+}
+
+/* The server cannot start; the reason was logged. */
+static void give_up(struct master *master)
+{
+    log_error("the server does not start");
+    master->exit_code = EXIT_FAILURE;
+    stop(master, EVENT_END);
+}
+
+static bool is_over(const struct master *master)
+{
+    return master->phase == MASTER_STOPPING && workers_count(master->workers) == 0 &&
+           (master->runtime == NULL || runtime_state(master->runtime) == RUNTIME_GONE);
+}
+
+/* --- generations -------------------------------------------------------------------------------- */
+
+/* A generation for a load, which it takes over; NULL without memory, the load freed. */
+static struct generation *make_generation(struct master *master, struct settings_load *load)
+{
+    const struct worker_plan plan = {
+        .generation = ++master->generations,
+        .listen_fds = master->listeners.fds,
+        .listen_count = master->listeners.count,
+        .local_socket = master->runtime != NULL ? runtime_socket_path(master->runtime) : NULL,
+        .instance = master->instance,
+        .owner_fd = master->runtime != NULL ? runtime_owner_fd(master->runtime) : -1,
+    };
+    struct generation *generation = generation_new(load, &plan);
+
+    if (generation == NULL) {
+        log_error("cannot start workers: %s", strerror(errno));
+        settings_load_free(load);
+    }
+    return generation;
+}
+
+static struct generation *generation_of(const struct master *master, const struct worker *worker)
+{
+    if (master->next != NULL && master->next->plan.generation == worker->generation)
+        return master->next;
+    if (master->current != NULL && master->current->plan.generation == worker->generation)
+        return master->current;
+    return NULL; /* it drains for a generation that is no more */
+}
+
+static void on_admitted(struct worker *worker, void *owner)
+{
+    struct generation *generation = generation_of(owner, worker);
+
+    log_debug("worker %d (pid %d) is ready after %lld ms", worker->slot, (int)worker->pid,
+              (long long)(monotonic_ms() - worker->started_ms));
+    if (generation != NULL)
+        generation_admitted(generation);
+}
+
+static void on_buried(struct worker *worker, bool finished_job, void *owner)
+{
+    struct generation *generation = generation_of(owner, worker);
+
+    if (generation != NULL)
+        generation_buried(generation, worker, finished_job, monotonic_ms());
+}
+
+/* --- reload ------------------------------------------------------------------------------------- */
+
+static void log_lines(const char *text)
+{
+    while (*text != '\0') {
+        size_t length = strcspn(text, "\n");
+
+        log_error("%.*s", (int)length, text);
+        text += length + (text[length] == '\n');
+    }
+}
+
+/* True when the new settings may take the place of the old; else the reason is in the log. */
+static bool may_reload(const struct master *master, const struct settings_load *load)
+{
+    const char *errors, *key = NULL;
+    bool usage;
+
+    errors = settings_load_errors(load, &usage);
+    if (*errors != '\0') {
+        log_lines(errors);
+        return false;
+    }
+    if (!settings_reload_allowed(master->current->load, load, &key)) {
+        log_error("setting %s changed, and needs a restart", key);
+        return false;
+    }
+    return preflight_check(settings_load_values(load));
+}
+
+/* Reads everything again and starts a new generation beside the old one; changes nothing when anything is wrong. */
+static void begin_reload(struct master *master)
+{
+    struct settings_load *load = settings_load(master->argc, master->argv);
+
+    master->reload_wanted = false;
+    log_info("reloading");
+    notify_reloading();
+    if (load != NULL && may_reload(master, load)) {
+        master->next = make_generation(master, load);
+        if (master->next != NULL)
+            return;
+        load = NULL;
+    }
+    settings_load_free(load);
+    log_error("reload refused: the server goes on unchanged");
+    tell_ready(master);
+}
+
+/* A worker of the new generation died before it was ready. Those that began to serve end in peace. */
+static void abort_reload(struct master *master)
+{
+    log_error("reload failed: the new workers do not start; the old ones go on");
+    generation_retire(master->next, master->workers);
+    generation_free(master->next);
+    master->next = NULL;
+    tell_ready(master);
+}
+
+/* The new generation serves: the old one drains. */
+static void finish_reload(struct master *master)
+{
+    struct generation *old = master->current;
+
+    master->current = master->next;
+    master->next = NULL;
+    log_set_level((enum log_level)master->current->plan.settings->log_level);
+    if (master->runtime != NULL)
+        runtime_use_settings(master->runtime, master->current->plan.settings);
+    log_info("generation %u serves, generation %u drains", master->current->plan.generation, old->plan.generation);
+    generation_retire(old, master->workers);
+    generation_free(old);
+    tell_ready(master);
+}
+
+/* --- one step of each phase --------------------------------------------------------------------- */
+
+/* Forks the first workers, with or without a local runtime to name to them. */
+static void begin_generation(struct master *master)
+{
+    if (master->runtime == NULL && preflight_wants_local_runtime(start_settings(master)))
+        log_warn("no local runtime and no E2B_API_KEY: only requests that bring their own E2B key can be served");
+    master->current = make_generation(master, master->load);
+    master->load = NULL;
+    if (master->current != NULL)
+        master->phase = MASTER_STARTING;
+    else
+        give_up(master);
+}
+
+/* Waits for the local runtime; without it the server goes on only if nobody asked for it by name. */
+static void advance_runtime(struct master *master)
+{
+    enum runtime_state state = master->runtime != NULL ? runtime_state(master->runtime) : RUNTIME_GONE;
+
+    if (state == RUNTIME_STARTING)
+        return;
+    if (state == RUNTIME_FAILED && start_settings(master)->runtime == RUNTIME_LOCAL) {
+        give_up(master);
+        return;
+    }
+    if (state == RUNTIME_FAILED) {
+        runtime_free(master->runtime);
+        master->runtime = NULL;
+    }
+    begin_generation(master);
+}
+
+static void advance_starting(struct master *master, int64_t now_ms)
+{
+    generation_fill(master->current, master->workers, now_ms);
+    if (master->current->state == GENERATION_FAILED) {
+        give_up(master);
+    } else if (master->current->state == GENERATION_SERVING) {
+        master->phase = MASTER_SERVING;
+        tell_ready(master);
+    }
+}
+
+static void advance_serving(struct master *master, int64_t now_ms)
+{
+    if (master->reload_wanted && master->next == NULL)
+        begin_reload(master);
+    generation_fill(master->current, master->workers, now_ms);
+    if (master->next == NULL)
+        return;
+    generation_fill(master->next, master->workers, now_ms);
+    if (master->next->state == GENERATION_FAILED)
+        abort_reload(master);
+    else if (master->next->state == GENERATION_SERVING)
+        finish_reload(master);
+}
+
+/* The runtime is stopped last: workers delete their sandboxes through it. */
+static void advance_stopping(struct master *master, int64_t now_ms)
+{
+    if (workers_count(master->workers) == 0 && master->runtime != NULL)
+        runtime_stop(master->runtime, now_ms);
+}
+
+static void advance(struct master *master, int64_t now_ms)
+{
+    if (master->phase == MASTER_RUNTIME)
+        advance_runtime(master);
+    if (master->phase == MASTER_STARTING)
+        advance_starting(master, now_ms);
+    if (master->phase == MASTER_SERVING)
+        advance_serving(master, now_ms);
+    if (master->phase == MASTER_STOPPING)
+        advance_stopping(master, now_ms);
+}
+
+/* --- signals ------------------------------------------------------------------------------------ */
+
+static void on_term(struct master *master, int number)
+{
+    enum child_event how = master->phase == MASTER_STOPPING ? EVENT_END : EVENT_STOP;
+
+    log_info("SIG%s: %s", sigabbrev_np(number), how == EVENT_STOP ? "stopping, runs may end" : "stopping at once");
+    stop(master, how);
+}
+
+static void on_interrupt(struct master *master, int number)
+{
+    log_info("SIG%s: stopping at once", sigabbrev_np(number));
+    stop(master, EVENT_END);
+}
+
+static void on_hup(struct master *master, int number)
+{
+    (void)number;
+    if (master->phase == MASTER_STOPPING)
+        log_info("SIGHUP ignored: the server stops");
+    else
+        master->reload_wanted = true;
+}
+
+/* True when the number of workers may change now. */
+static bool may_resize(const struct master *master, int number)
+{
+    if (master->phase == MASTER_SERVING && master->next == NULL)
+        return true;
+    log_info("SIG%s ignored: the server starts, reloads or stops", sigabbrev_np(number));
+    return false;
+}
+
+static void log_resized(const struct master *master, bool changed)
+{
+    log_info("%u workers wanted%s", generation_wanted(master->current), changed ? "" : ", as before: at the bound");
+}
+
+static void on_ttin(struct master *master, int number)
+{
+    if (may_resize(master, number))
+        log_resized(master, generation_grow(master->current));
+}
+
+static void on_ttou(struct master *master, int number)
+{
+    if (may_resize(master, number))
+        log_resized(master, generation_shrink(master->current, master->workers));
+}
+
+static void on_unsupported(struct master *master, int number)
+{
+    (void)master;
+    log_info("SIG%s is not supported: ignored", sigabbrev_np(number));
+}
+
+/* Several exits may hide behind one SIGCHLD. Children that are neither worker nor runtime were here before us. */
+static void on_child(struct master *master, int number)
+{
+    int status;
+    pid_t pid;
+
+    (void)number;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (!workers_reaped(master->workers, pid, status) &&
+            (master->runtime == NULL || !runtime_reaped(master->runtime, pid, status, monotonic_ms())))
+            log_debug("reaped pid %d, a stranger", (int)pid);
+    }
+}
+
+static const struct {
+    int number;
+    void (*handle)(struct master *master, int number);
+} signal_table[] = {
+    {SIGCHLD, on_child},       {SIGTERM, on_term},         {SIGINT, on_interrupt}, {SIGQUIT, on_interrupt},
+    {SIGHUP, on_hup},          {SIGTTIN, on_ttin},         {SIGTTOU, on_ttou},     {SIGUSR1, on_unsupported},
+    {SIGUSR2, on_unsupported}, {SIGWINCH, on_unsupported},
+};
+
+#define SIGNAL_COUNT (sizeof signal_table / sizeof *signal_table)
+
+/* From here on the signals of the table come through the descriptor only. */
+static bool open_signals(struct master *master)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < SIGNAL_COUNT; i++)
+        sigaddset(&set, signal_table[i].number);
+    signal(SIGCHLD, SIG_DFL); /* an inherited SIG_IGN would reap behind our back */
+    signal(SIGPIPE, SIG_IGN);
+    sigprocmask(SIG_SETMASK, &set, NULL);
+    master->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (master->signal_fd < 0)
+        log_error("cannot read signals: %s", strerror(errno));
+    return master->signal_fd >= 0;
+}
+
+static void read_signals(struct master *master)
+{
+    struct signalfd_siginfo info;
+
+    while (read(master->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        for (size_t i = 0; i < SIGNAL_COUNT; i++) {
+            if (signal_table[i].number == (int)info.ssi_signo)
+                signal_table[i].handle(master, (int)info.ssi_signo);
+        }
+    }
+}
+
+/* --- the loop ----------------------------------------------------------------------------------- */
+
+/* The earlier of two times, where -1 is never. */
+static int64_t earlier_ms(int64_t left_ms, int64_t right_ms)
+{
+    if (left_ms < 0 || right_ms < 0)
+        return left_ms < 0 ? right_ms : left_ms;
+    return left_ms < right_ms ? left_ms : right_ms;
+}
+
+/* How long the loop may sleep. */
+static int64_t sleep_ms(const struct master *master, int64_t now_ms)
+{
+    int64_t due_ms = earlier_ms(now_ms + TICK_MS, workers_deadline_ms(master->workers));
+
+    if (master->runtime != NULL)
+        due_ms = earlier_ms(due_ms, runtime_deadline_ms(master->runtime));
+    if (master->phase == MASTER_SERVING)
+        due_ms = earlier_ms(due_ms, generation_deadline_ms(master->current));
+    return due_ms > now_ms ? due_ms - now_ms : 0;
+}
+
+/* Sleeps until something happens, then hears it: words of workers before their exits. */
+static void wait_for_events(struct master *master)
+{
+    struct pollfd fds[2 + SCOREBOARD_SLOTS_MAX];
+    int64_t wait_ms = sleep_ms(master, monotonic_ms());
+    const struct timespec timeout = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};
+    size_t count;
+
+    fds[0] = (struct pollfd){.fd = master->signal_fd, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = master->runtime != NULL ? runtime_ready_fd(master->runtime) : -1, .events = POLLIN};
+    count = workers_poll(master->workers, fds + 2);
+    if (ppoll(fds, 2 + count, &timeout, NULL) < 0 && errno != EINTR)
+        log_panic("master: poll: %s", strerror(errno));
+    if (fds[1].revents != 0)
+        runtime_readable(master->runtime);
+    workers_polled(master->workers, fds + 2, count);
+    read_signals(master);
+}
+
+/* What time brings: the throttles, the deadlines, the heartbeats, the watchdog. */
+static void tick(struct master *master, int64_t now_ms)
+{
+    int64_t interval_ms = notify_watchdog_interval_ms();
+
+    if (now_ms - master->loop_ms > AWAY_MS)
+        master->awake_ms = now_ms;
+    master->loop_ms = now_ms;
+    if (master->runtime != NULL)
+        runtime_tick(master->runtime, now_ms);
+    workers_tick(master->workers, now_ms, master->awake_ms);
+    if (interval_ms > 0 && now_ms >= master->watchdog_ms) {
+        notify_watchdog();
+        master->watchdog_ms = now_ms + interval_ms;
+    }
+}
+
+static void loop(struct master *master)
+{
+    advance(master, monotonic_ms());
+    while (!is_over(master)) {
+        wait_for_events(master);
+        tick(master, monotonic_ms());
+        advance(master, monotonic_ms());
+    }
+}
+
+/* --- start and end ------------------------------------------------------------------------------ */
+
+/* A random name; NULL after a log line. */
+static char *random_instance(void)
+{
+    uint64_t number;
+    char *name = NULL;
+
+    if (getrandom(&number, sizeof number, 0) != (ssize_t)sizeof number || asprintf(&name, "%016" PRIx64, number) < 0) {
+        log_error("cannot make a random name of the instance: %s", strerror(errno));
+        return NULL;
+    }
+    return name;
+}
+
+/* The given name, else a random one: a copy of our own, since settings go with their generation. */
+static bool name_instance(struct master *master)
+{
+    const char *given = start_settings(master)->instance;
+
+    master->instance = *given != '\0' ? strdup(given) : random_instance();
+    return master->instance != NULL;
+}
+
+/* Everything that may fail from outside, before the first child. */
+static bool prepare(struct master *master)
+{
+    static const struct workers_callbacks callbacks = {.admitted = on_admitted, .buried = on_buried};
+    const struct settings *settings = start_settings(master);
+
+    if (!open_signals(master) || !preflight_check(settings) || !preflight_raise_descriptors(settings->max_runs) ||
+        !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) || !name_instance(master))
+        return false;
+    master->scoreboard = scoreboard_new((unsigned)settings->max_runs);
+    if (master->scoreboard == NULL || (master->workers = workers_new(master->scoreboard, &callbacks, master)) == NULL) {
+        log_error("cannot make the scoreboard: %s", strerror(errno));
+        return false;
+    }
+    log_start(master);
+    if (!preflight_wants_local_runtime(settings))
+        return true;
+    master->runtime = runtime_new(settings);
+    return master->runtime != NULL || settings->runtime == RUNTIME_AUTO;
+}
+
+static void release(struct master *master)
+{
+    generation_free(master->next);
+    generation_free(master->current);
+    settings_load_free(master->load);
+    runtime_free(master->runtime);
+    workers_free(master->workers);
+    scoreboard_free(master->scoreboard);
+    listeners_close(&master->listeners);
+    free(master->instance);
+    if (master->signal_fd >= 0)
+        close(master->signal_fd);
+}
+
+int master_run(int argc, char *const argv[], struct settings_load *load)
+{
+    struct master master = {.phase = MASTER_RUNTIME,
+                            .exit_code = EXIT_SUCCESS,
+                            .argc = argc,
+                            .argv = argv,
+                            .load = load,
+                            .signal_fd = -1,
+                            .loop_ms = monotonic_ms()};
+
+    log_set_level((enum log_level)start_settings(&master)->log_level);
+    if (prepare(&master))
+        loop(&master);
+    else
+        master.exit_code = EXIT_FAILURE;
+    if (master.exit_code == EXIT_SUCCESS)
+        log_info("stopped");
+    release(&master);
+    return master.exit_code;
+}
