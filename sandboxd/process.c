@@ -158,12 +158,11 @@ static void process_free(struct process *process)
     free(process);
 }
 
-/* Takes it off its sandbox and frees it; the listener was told. */
-static void process_remove(struct process *process)
+/* Takes it off its sandbox: from here on only its owner on the stack knows it. */
+static void process_detach(struct process *process)
 {
     LIST_REMOVE(process, next);
     sandbox_watch_remove(&process->watch);
-    process_free(process);
 }
 
 /* The sandbox ends, and a spawn in flight is never answered. Its listener has a watch of its own. */
@@ -178,9 +177,11 @@ static void on_sandbox_ended(struct sandbox_watch *watch)
 /* Ends it with an error. */
 static void process_fail(struct process *process, enum rpc_code code, const char *message)
 {
+    /* First off the sandbox, because the listener may end that. */
+    process_detach(process);
     if (process->listener != NULL)
         process->listener->failed(process->arg, code, message);
-    process_remove(process);
+    process_free(process);
 }
 
 /* Ends it if there is nothing more to come. */
@@ -189,9 +190,10 @@ static void check_ended(struct process *process)
     bool silent = process->fds[PROCESS_STDOUT] < 0 && process->fds[PROCESS_STDERR] < 0;
 
     if (process->state == PROCESS_EXITED && (silent || process->abandoned)) {
+        process_detach(process);
         if (process->listener != NULL)
             process->listener->ended(process->arg, process->wait_status);
-        process_remove(process);
+        process_free(process);
     } else if (silent && process->listener != NULL) {
         process->listener->silent(process->arg);
     }
