@@ -20,6 +20,15 @@ def double():
         running.stop()
 
 
+def wait_ready_or_destroy(server: Server, workers: int | None) -> None:
+    """A server that does not come up is ended here: there is nothing to check about it but its log."""
+    try:
+        server.wait_ready(workers)
+    except AssertionError:
+        server.destroy()
+        raise
+
+
 @pytest.fixture
 def start_server(double, tmp_path):
     """Starts servers against the double: start_server("--ping-interval", "1", env={…}, workers=4).
@@ -35,9 +44,9 @@ def start_server(double, tmp_path):
                 "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
         server = Server(tmp_path / f"server-{len(started)}", argv or [PROGRAM, *settings], keys | (env or {}), port)
         server.double_port = double.port
-        started.append(server)
         if ready:
-            server.wait_ready(workers if argv is None else None)
+            wait_ready_or_destroy(server, workers if argv is None else None)
+        started.append(server)
         return server
 
     try:
