@@ -35,6 +35,7 @@ struct program {
     struct daemon daemon;
     struct server *server;
     struct event *signals[3];
+    struct event *owner; /* NULL: nobody's */
 };
 
 /* --- before the loop ------------------------------------------------------------------------------ */
@@ -173,6 +174,31 @@ static void on_stop(evutil_socket_t signal_number, short what, void *arg)
     sandbox_table_end_all(program->daemon.sandboxes, stop_loop, program);
 }
 
+/* The owners' pipe is at its end: those who made the sandboxes are gone, however they ended. Nothing is ever sent. */
+static void on_owner(evutil_socket_t fd, short what, void *arg)
+{
+    struct program *program = arg;
+    char byte;
+
+    (void)what;
+    if (read(fd, &byte, 1) > 0)
+        return;
+    log_info("all owners are gone: ending all sandboxes");
+    event_del(program->owner);
+    sandbox_table_end_all(program->daemon.sandboxes, stop_loop, program);
+}
+
+static bool watch_owner(struct program *program)
+{
+    int fd = program->options.owner_fd;
+
+    if (fd < 0)
+        return true;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    program->owner = event_new(program->daemon.base, fd, EV_READ | EV_PERSIST, on_owner, program);
+    return program->owner != NULL && event_add(program->owner, NULL) == 0;
+}
+
 static void on_child(evutil_socket_t signal_number, short what, void *arg)
 {
     struct program *program = arg;
@@ -243,7 +269,7 @@ static bool program_init(struct program *program)
     /* Whatever a sandbox leaves behind when bwrap is killed comes to us to be reaped. */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     program->daemon.base = event_base_new();
-    if (program->daemon.base == NULL || !watch_signals(program)) {
+    if (program->daemon.base == NULL || !watch_signals(program) || !watch_owner(program)) {
         log_error("event loop: %s", strerror(errno));
         return false;
     }
@@ -272,6 +298,8 @@ static void program_free(struct program *program)
         if (program->signals[i] != NULL)
             event_free(program->signals[i]);
     }
+    if (program->owner != NULL)
+        event_free(program->owner);
     if (program->daemon.base != NULL)
         event_base_free(program->daemon.base);
     jail_free(program->jail);

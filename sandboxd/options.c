@@ -42,6 +42,8 @@ static const struct {
      "processes and threads of a sandbox (default: 1024)"},
     {"ready-fd", "FD", OPTION_DESCRIPTOR, offsetof(struct options, ready_fd), 3, INT_MAX,
      "write a newline to this descriptor and close it once requests are taken"},
+    {"owner-fd", "FD", OPTION_DESCRIPTOR, offsetof(struct options, owner_fd), 3, INT_MAX,
+     "end when this pipe does: all who held its other end are gone"},
     {"check", NULL, OPTION_FLAG, offsetof(struct options, check), 0, 0,
      "run true in a sandbox, say whether it worked, and exit 0 or 1"},
     {"die-with-parent", NULL, OPTION_FLAG, offsetof(struct options, die_with_parent), 0, 0,
@@ -117,8 +119,8 @@ enum options_result options_parse(struct options *options, int argc, char **argv
     struct option longs[OPTION_COUNT + 1] = {0};
     int index = 0, code;
 
-    *options =
-        (struct options){.limits = {.disk_mib = 1024, .processes = 1024}, .ready_fd = -1, .log_level = LOG_LEVEL_INFO};
+    *options = (struct options){
+        .limits = {.disk_mib = 1024, .processes = 1024}, .ready_fd = -1, .owner_fd = -1, .log_level = LOG_LEVEL_INFO};
     for (size_t i = 0; i < OPTION_COUNT; i++)
         longs[i] =
             (struct option){.name = table[i].name, .has_arg = table[i].value == NULL ? no_argument : required_argument};

@@ -15,6 +15,7 @@ struct options {
     struct endpoint_list network_allow;
     struct jail_limits limits;
     int ready_fd; /* -1: nobody waits */
+    int owner_fd; /* a pipe whose other ends its owners hold; -1: nobody's */
     bool check;
     bool die_with_parent;
     enum log_level log_level;
