@@ -70,7 +70,7 @@ static int run_server(char *argv[])
 /* Without --host and --port nothing is bound by us: the server's own default is the same, and its file may differ. */
 static int serve(int argc, char *argv[])
 {
-    char bind_item[BIND_ITEM_BYTES];
+    char server[] = SERVER, bind_option[] = "--bind", bind_item[BIND_ITEM_BYTES];
     const char *host = DEFAULT_HOST, *port = DEFAULT_PORT;
     bool named = false;
     int used = 0;
@@ -80,7 +80,7 @@ static int serve(int argc, char *argv[])
         fprintf(stderr, "ds: %s\n", strerror(errno));
         return EXIT_FAILURE;
     }
-    words[used++] = (char[]){SERVER};
+    words[used++] = server;
     for (int i = 0; i < argc; i++) {
         if (take_option("--host", argc, argv, &i, &host) || take_option("--port", argc, argv, &i, &port))
             named = true;
@@ -95,7 +95,7 @@ static int serve(int argc, char *argv[])
         bool bare_v6 = strchr(host, ':') != NULL && *host != '[';
 
         snprintf(bind_item, sizeof bind_item, bare_v6 ? "[%s]:%s" : "%s:%s", host, port);
-        words[used++] = (char[]){"--bind"};
+        words[used++] = bind_option;
         words[used++] = bind_item;
     }
     used = run_server(words);

@@ -46,8 +46,11 @@ int scoreboard_take_slot(struct scoreboard *scoreboard, unsigned generation)
             continue;
         atomic_store(&slot->generation, generation);
         atomic_store(&slot->live_runs, 0);
+        atomic_store(&slot->connections, 0);
         atomic_store(&slot->ended_runs, 0);
         atomic_store(&slot->heartbeat_ms, monotonic_ms());
+        if (atomic_load(&scoreboard->slots_end) <= (unsigned)i)
+            atomic_store(&scoreboard->slots_end, (unsigned)i + 1);
         atomic_store(&slot->state, WORKER_STARTING);
         return i;
     }

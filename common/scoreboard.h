@@ -30,13 +30,15 @@ struct worker_slot {
     alignas(128) atomic_int pid;
     atomic_int state; /* enum worker_state */
     atomic_uint generation;
-    atomic_uint live_runs; /* admitted and not ended */
+    atomic_uint live_runs;   /* admitted and not ended */
+    atomic_uint connections; /* accepted and still open: what the accept gate goes by */
     atomic_uint_least64_t ended_runs;
     atomic_int_least64_t heartbeat_ms; /* CLOCK_MONOTONIC, written by the worker's loop */
 };
 
 struct scoreboard {
     atomic_uint live_runs; /* of all workers: the admission counter */
+    atomic_uint slots_end; /* no slot from this one on was ever taken: readers stop here */
     unsigned max_runs;
     struct worker_slot slots[SCOREBOARD_SLOTS_MAX];
 };

@@ -106,11 +106,16 @@ static void log_start(const struct master *master)
 
 /* --- stop --------------------------------------------------------------------------------------- */
 
-/* Tells all workers to stop (EVENT_STOP) or to end at once (EVENT_END). The loop ends when they are gone. */
+/*
+ * Tells all workers to stop (EVENT_STOP) or to end at once (EVENT_END). The loop ends when they are gone. The workers
+ * close their sockets too: a new client is refused at once instead of waiting in a queue that nobody serves.
+ */
 static void stop(struct master *master, enum child_event how)
 {
-    if (master->phase != MASTER_STOPPING)
+    if (master->phase != MASTER_STOPPING) {
         notify_stopping("waiting for the runs to end");
+        listeners_close(&master->listeners);
+    }
     master->phase = MASTER_STOPPING;
     workers_event_all(master->workers, how);
 }
@@ -172,9 +177,10 @@ static void on_admitted(struct worker *worker, void *owner)
 
 static void on_buried(struct worker *worker, bool finished_job, void *owner)
 {
-    struct generation *generation = generation_of(owner, worker);
+    const struct master *master = owner;
+    struct generation *generation = generation_of(master, worker);
 
-    if (generation != NULL)
+    if (generation != NULL && master->phase != MASTER_STOPPING)
         generation_buried(generation, worker, finished_job, monotonic_ms());
 }
 

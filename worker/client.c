@@ -228,7 +228,7 @@ struct client *client_new(struct server *server)
     request_guard_init(&client->guard, (uint64_t)settings->body_limit_bytes);
     client->bufferevent = bufferevent_socket_new(server_base(server), -1, 0);
     client->timer = evtimer_new(server_base(server), on_timer, client);
-    LIST_INSERT_HEAD(server_clients(server), client, link);
+    server_enter(server, client);
     if (client->bufferevent == NULL || client->timer == NULL ||
         evbuffer_add_cb(bufferevent_get_input(client->bufferevent), on_input, client) == NULL ||
         evbuffer_add_cb(bufferevent_get_output(client->bufferevent), on_output, client) == NULL) {
@@ -242,7 +242,7 @@ struct client *client_new(struct server *server)
 
 void client_free(struct client *client)
 {
-    LIST_REMOVE(client, link);
+    server_leave(client->server, client);
     if (client->closed != NULL)
         event_free(client->closed);
     if (client->timer != NULL)

@@ -39,7 +39,9 @@ LIST_HEAD(client_list, client);
 /* What clients need of their server. */
 struct event_base *server_base(struct server *server);
 const struct settings *server_settings(const struct server *server);
-struct client_list *server_clients(struct server *server);
+/* A connection begins and ends. */
+void server_enter(struct server *server, struct client *client);
+void server_leave(struct server *server, struct client *client);
 /* The handler finds its client by the connection's descriptor. */
 void server_note_fd(struct server *server, int fd, struct client *client);
 void server_forget_fd(struct server *server, int fd, const struct client *client);

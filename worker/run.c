@@ -104,11 +104,14 @@ static void run_free(struct run *run)
     free(run);
 }
 
+/* The message may be one that goes away with what is freed next, or the pending one itself. */
 static void set_pending(struct run *run, enum run_error error, const char *message)
 {
+    char *copy = strdup(message);
+
     free(run->pending_message);
     run->pending_error = error;
-    run->pending_message = strdup(message);
+    run->pending_message = copy;
 }
 
 static const char *pending_message(const struct run *run)
@@ -249,8 +252,9 @@ static void run_end(struct run *run, enum run_error error, const char *message)
     run->state = RUN_ENDED;
     if (run->report.ending != AGENT_NOT_ENDED)
         error = error_of_report(&run->report);
+    set_pending(run, error, message);
     let_go_of_sandbox(run);
-    finish_stream(run, error, message);
+    finish_stream(run, error, pending_message(run));
     scoreboard_end_run(host->scoreboard, host->slot);
     log_end(run, error);
     TAILQ_REMOVE(&host->runs, run, link);
@@ -396,15 +400,15 @@ static void start_collecting(struct run *run, enum run_error error, const char *
     };
     const struct collection_handlers handlers = {.on_file = on_file, .on_done = on_collected, .context = run};
 
+    set_pending(run, error, message);
     agent_stream_cancel(run->agent);
     run->agent = NULL;
     event_del(run->deadline);
     event_del(run->stderr_timer);
     run->state = RUN_COLLECTING;
-    set_pending(run, error, message);
     run->collection = collection_start(&run->e2b, run->sandbox, &limits, &handlers);
     if (run->collection == NULL)
-        run_end(run, error, message);
+        run_end(run, error, pending_message(run));
 }
 
 /* --- output ------------------------------------------------------------------------------------------- */

@@ -1,29 +1,20 @@
 #include "worker/server.h"
 
 #include "common/log.h"
+#include "worker/acceptor.h"
 #include "worker/client.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/keyvalq_struct.h>
-#include <event2/listener.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define RETRY_AFTER_MAX_S 30
-/* Out of descriptors, evhttp's listener would spin: it is switched off for this long (libs.md). */
-#define ACCEPT_PAUSE_MS 1000
 /* The guard refuses first, with our own answers; these only bound evhttp behind it. */
 #define EVHTTP_HEADERS_MAX_BYTES (GUARD_REQUEST_LINE_MAX_BYTES + GUARD_HEADERS_MAX_BYTES + 4096)
 #define EVHTTP_BODY_SLACK_BYTES  4096
-
-struct listener {
-    struct server *server;
-    struct evhttp_bound_socket *bound;
-    struct evconnlistener *listener;
-    struct event *resume; /* accepts again after a pause */
-};
 
 struct server {
     struct event_base *base;
@@ -31,8 +22,7 @@ struct server {
     const struct settings *settings;
     const struct route *routes;
     void *context;
-    struct listener *listeners;
-    size_t listener_count;
+    struct acceptor *acceptor; /* NULL before server_listen() */
     bool stopped;
     struct client_list clients;
     struct client **by_fd;
@@ -49,9 +39,16 @@ const struct settings *server_settings(const struct server *server)
     return server->settings;
 }
 
-struct client_list *server_clients(struct server *server)
+void server_enter(struct server *server, struct client *client)
 {
-    return &server->clients;
+    LIST_INSERT_HEAD(&server->clients, client, link);
+    acceptor_took(server->acceptor);
+}
+
+void server_leave(struct server *server, struct client *client)
+{
+    LIST_REMOVE(client, link);
+    acceptor_lost(server->acceptor);
 }
 
 void server_note_fd(struct server *server, int fd, struct client *client)
@@ -241,42 +238,11 @@ static void on_request(struct evhttp_request *request, void *context)
 
 static struct bufferevent *on_accept(struct event_base *base, void *context)
 {
-    struct client *client = client_new(context);
+    struct server *server = context;
+    struct client *client = client_new(server);
 
     (void)base;
     return client != NULL ? client_bufferevent(client) : NULL;
-}
-
-static void on_resume(evutil_socket_t fd, short what, void *context)
-{
-    struct listener *listener = context;
-
-    (void)fd;
-    (void)what;
-    if (!listener->server->stopped)
-        evconnlistener_enable(listener->listener);
-}
-
-/* evhttp takes the listener's context for itself: this is how its error callback finds the worker's one server. */
-static struct server *accepting_server;
-
-static void on_accept_error(struct evconnlistener *evlistener, void *context)
-{
-    struct server *server = accepting_server;
-    int error = EVUTIL_SOCKET_ERROR();
-
-    (void)context;
-    log_warn("cannot accept a connection: %s; trying again in %d ms", evutil_socket_error_to_string(error),
-             ACCEPT_PAUSE_MS);
-    if (error != EMFILE && error != ENFILE && error != ENOMEM && error != ENOBUFS)
-        return;
-    for (size_t i = 0; i < server->listener_count; i++) {
-        if (server->listeners[i].listener != evlistener)
-            continue;
-        evconnlistener_disable(evlistener);
-        event_add(server->listeners[i].resume,
-                  &(struct timeval){.tv_sec = ACCEPT_PAUSE_MS / 1000, .tv_usec = ACCEPT_PAUSE_MS % 1000 * 1000});
-    }
 }
 
 /* Methods the server knows; evhttp answers 501 to others. All of these reach routing, which says 405. */
@@ -312,34 +278,16 @@ struct server *server_new(struct event_base *base, const struct settings *settin
     return server;
 }
 
-bool server_listen(struct server *server, const int *listen_fds, size_t count)
+bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count)
 {
-    accepting_server = server;
-    server->listeners = calloc(count, sizeof *server->listeners);
-    if (server->listeners == NULL)
-        return false;
-    for (size_t i = 0; i < count; i++) {
-        struct listener *listener = &server->listeners[i];
-
-        listener->server = server;
-        listener->listener = evconnlistener_new(server->base, NULL, NULL, LEV_OPT_CLOSE_ON_EXEC, 0, listen_fds[i]);
-        listener->resume = evtimer_new(server->base, on_resume, listener);
-        if (listener->listener == NULL || listener->resume == NULL)
-            return false;
-        evconnlistener_set_error_cb(listener->listener, on_accept_error);
-        listener->bound = evhttp_bind_listener(server->http, listener->listener);
-        if (listener->bound == NULL)
-            return false;
-        server->listener_count++;
-    }
-    return true;
+    server->acceptor = acceptor_new(server->base, server->http, scoreboard, slot, listen_fds, count);
+    return server->acceptor != NULL;
 }
 
 void server_stop_accepting(struct server *server)
 {
     server->stopped = true;
-    for (size_t i = 0; i < server->listener_count; i++)
-        evconnlistener_disable(server->listeners[i].listener);
+    acceptor_stop(server->acceptor);
 }
 
 size_t server_open_requests(struct server *server, bool with_silent)
@@ -360,12 +308,10 @@ void server_free(struct server *server)
 
     if (server == NULL)
         return;
-    for (size_t i = 0; i < server->listener_count; i++)
-        event_free(server->listeners[i].resume);
     evhttp_free(server->http);
     while ((client = LIST_FIRST(&server->clients)) != NULL)
         client_free(client);
-    free(server->listeners);
+    acceptor_free(server->acceptor);
     free(server->by_fd);
     free(server);
 }

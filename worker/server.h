@@ -7,6 +7,7 @@
 #ifndef WORKER_SERVER_H
 #define WORKER_SERVER_H
 
+#include "common/scoreboard.h"
 #include "common/settings.h"
 
 #include <event2/event.h>
@@ -35,11 +36,12 @@ struct route {
     bool keep_alive; /* a health probe: the connection stays open */
 };
 
-/* routes ends with path NULL, stays with the caller. listen_fds are shared with other processes: never closed here. */
+/* routes ends with path NULL and stays with the caller. */
 struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
                           void *context) __attribute__((warn_unused_result));
-bool server_listen(struct server *server, const int *listen_fds, size_t count) __attribute__((warn_unused_result));
-/* Accepts nothing more; open connections go on. Probes lose their keep-alive. */
+bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count)
+    __attribute__((warn_unused_result));
+/* Accepts nothing more and closes the listening sockets; open connections go on. Probes lose their keep-alive. */
 void server_stop_accepting(struct server *server);
 /* Connections with a request or a stream; with_silent: also those that have sent nothing yet. */
 size_t server_open_requests(struct server *server, bool with_silent);

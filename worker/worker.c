@@ -228,7 +228,8 @@ static bool set_up(struct worker *worker)
     if (host->strays == NULL)
         return false;
     kill_queue_on_empty(host->kills, leave_if_idle, worker);
-    return watch(worker) && server_listen(worker->server, context->listen_fds, context->listen_count);
+    return watch(worker) && server_listen(worker->server, context->scoreboard, context->slot, context->listen_fds,
+                                          context->listen_count);
 }
 
 static void tear_down(struct worker *worker)
@@ -260,6 +261,7 @@ static bool say_ready(struct worker *worker)
 
     atomic_store(&slot->heartbeat_ms, monotonic_ms());
     atomic_store(&slot->state, WORKER_SERVING);
+    log_info("serving, with libevent %s, %s", event_get_version(), curl_version());
     return write(worker->context->master_fd, &message, 1) == 1;
 }
 

@@ -1,0 +1,215 @@
+#include "worker/acceptor.h"
+
+#include "common/log.h"
+
+#include <errno.h>
+#include <event2/listener.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STAND_ASIDE_MAX_MS 8
+/* Out of descriptors, an evhttp listener would spin: nothing is accepted for this long (libs.md). */
+#define ACCEPT_PAUSE_MS 1000
+
+/*
+ * One listening socket. evhttp takes connections only from its own evconnlistener, so that is enabled for one turn of
+ * the loop when the socket is ready and it is our turn, and disabled by acceptor_took() after one connection.
+ */
+struct gate {
+    struct acceptor *acceptor;
+    struct evconnlistener *listener;
+    struct event *ready; /* the socket has a connection waiting */
+    struct event *turn;  /* ends the standing aside, the one turn, or the pause */
+    bool stood_aside;
+    bool open; /* the listener is enabled, for this turn */
+};
+
+struct acceptor {
+    struct scoreboard *scoreboard;
+    int slot;
+    bool stopped;
+    struct gate *gates;
+    size_t count;
+};
+
+/* evhttp keeps the listener's context for itself: this is how its error callback finds the worker's one acceptor. */
+static struct acceptor *this_acceptor;
+
+static void set_timer(struct event *timer, int ms)
+{
+    event_add(timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
+}
+
+int acceptor_stand_aside_ms(unsigned own, unsigned least)
+{
+    if (own <= least)
+        return 0;
+    return own - least < STAND_ASIDE_MAX_MS ? (int)(own - least) : STAND_ASIDE_MAX_MS;
+}
+
+/* The fewest connections any serving worker holds. */
+static unsigned least_connections(struct acceptor *acceptor)
+{
+    unsigned least = atomic_load(&acceptor->scoreboard->slots[acceptor->slot].connections);
+
+    for (unsigned i = 0; i < atomic_load(&acceptor->scoreboard->slots_end); i++) {
+        struct worker_slot *slot = &acceptor->scoreboard->slots[i];
+        unsigned connections;
+
+        if (atomic_load_explicit(&slot->state, memory_order_relaxed) != WORKER_SERVING)
+            continue;
+        connections = atomic_load_explicit(&slot->connections, memory_order_relaxed);
+        least = connections < least ? connections : least;
+    }
+    return least;
+}
+
+static void close_gate(struct gate *gate)
+{
+    gate->open = false;
+    evconnlistener_disable(gate->listener);
+}
+
+/* Our turn: the listener takes what waits, in the next turn of the loop, until acceptor_took() stops it. */
+static void open_gate(struct gate *gate)
+{
+    gate->stood_aside = false;
+    gate->open = true;
+    evconnlistener_enable(gate->listener);
+    set_timer(gate->turn, 0);
+}
+
+static void on_ready(evutil_socket_t fd, short what, void *context)
+{
+    struct gate *gate = context;
+    struct acceptor *acceptor = gate->acceptor;
+    unsigned own = atomic_load(&acceptor->scoreboard->slots[acceptor->slot].connections);
+    int aside_ms = acceptor_stand_aside_ms(own, least_connections(acceptor));
+
+    (void)fd;
+    (void)what;
+    event_del(gate->ready);
+    if (aside_ms == 0) {
+        open_gate(gate);
+        return;
+    }
+    gate->stood_aside = true;
+    set_timer(gate->turn, aside_ms);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *context)
+{
+    struct gate *gate = context;
+
+    (void)fd;
+    (void)what;
+    if (gate->acceptor->stopped)
+        return;
+    if (gate->stood_aside) {
+        open_gate(gate);
+        return;
+    }
+    close_gate(gate);
+    event_add(gate->ready, NULL);
+}
+
+static void on_error(struct evconnlistener *listener, void *context)
+{
+    struct acceptor *acceptor = this_acceptor;
+    int error = errno;
+
+    (void)context;
+    log_warn("cannot accept a connection: %s; trying again in %d ms", strerror(error), ACCEPT_PAUSE_MS);
+    for (size_t i = 0; i < acceptor->count; i++) {
+        struct gate *gate = &acceptor->gates[i];
+
+        if (gate->listener != listener)
+            continue;
+        close_gate(gate);
+        event_del(gate->ready);
+        set_timer(gate->turn, ACCEPT_PAUSE_MS);
+    }
+}
+
+static bool gate_init(struct gate *gate, struct acceptor *acceptor, struct event_base *base, struct evhttp *http,
+                      int fd)
+{
+    gate->acceptor = acceptor;
+    gate->listener = evconnlistener_new(base, NULL, NULL, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_DISABLED, 0, fd);
+    gate->ready = event_new(base, fd, EV_READ | EV_PERSIST, on_ready, gate);
+    gate->turn = evtimer_new(base, on_turn, gate);
+    if (gate->listener == NULL || gate->ready == NULL || gate->turn == NULL)
+        return false;
+    evconnlistener_set_error_cb(gate->listener, on_error);
+    if (evhttp_bind_listener(http, gate->listener) == NULL)
+        return false;
+    evconnlistener_disable(gate->listener);
+    return event_add(gate->ready, NULL) == 0;
+}
+
+struct acceptor *acceptor_new(struct event_base *base, struct evhttp *http, struct scoreboard *scoreboard, int slot,
+                              const int *listen_fds, size_t count)
+{
+    struct acceptor *acceptor = calloc(1, sizeof *acceptor);
+
+    if (acceptor == NULL || (acceptor->gates = calloc(count, sizeof *acceptor->gates)) == NULL) {
+        free(acceptor);
+        return NULL;
+    }
+    this_acceptor = acceptor;
+    acceptor->scoreboard = scoreboard;
+    acceptor->slot = slot;
+    for (size_t i = 0; i < count; i++) {
+        acceptor->count++;
+        if (!gate_init(&acceptor->gates[i], acceptor, base, http, listen_fds[i])) {
+            acceptor_free(acceptor);
+            return NULL;
+        }
+    }
+    return acceptor;
+}
+
+/* The listeners are evhttp's to free. */
+void acceptor_free(struct acceptor *acceptor)
+{
+    if (acceptor == NULL)
+        return;
+    for (size_t i = 0; i < acceptor->count; i++) {
+        if (acceptor->gates[i].ready != NULL)
+            event_free(acceptor->gates[i].ready);
+        if (acceptor->gates[i].turn != NULL)
+            event_free(acceptor->gates[i].turn);
+    }
+    free(acceptor->gates);
+    free(acceptor);
+}
+
+void acceptor_stop(struct acceptor *acceptor)
+{
+    if (acceptor->stopped)
+        return;
+    acceptor->stopped = true;
+    for (size_t i = 0; i < acceptor->count; i++) {
+        struct gate *gate = &acceptor->gates[i];
+
+        close_gate(gate);
+        event_del(gate->ready);
+        event_del(gate->turn);
+        close(evconnlistener_get_fd(gate->listener));
+    }
+}
+
+void acceptor_took(struct acceptor *acceptor)
+{
+    atomic_fetch_add(&acceptor->scoreboard->slots[acceptor->slot].connections, 1);
+    for (size_t i = 0; i < acceptor->count; i++) {
+        if (acceptor->gates[i].open)
+            close_gate(&acceptor->gates[i]);
+    }
+}
+
+void acceptor_lost(struct acceptor *acceptor)
+{
+    atomic_fetch_sub(&acceptor->scoreboard->slots[acceptor->slot].connections, 1);
+}

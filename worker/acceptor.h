@@ -1,0 +1,36 @@
+/*
+ * acceptor: which worker takes the next connection, and when none can.
+ *
+ * All workers listen on the same sockets. Left alone, one worker takes a whole burst (libs.md: max/mean 4.00 over
+ * four). So a worker takes one connection at a time, and one that holds d more than the least loaded worker stands
+ * aside min(d, 8) ms before each, once, then takes it anyway, because the others may be stopped. Cost per connection:
+ * two changes of the epoll set and a scan of the scoreboard's slots.
+ */
+#ifndef WORKER_ACCEPTOR_H
+#define WORKER_ACCEPTOR_H
+
+#include "common/scoreboard.h"
+
+#include <event2/event.h>
+#include <event2/http.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct acceptor;
+
+/* Takes the listening sockets over. The connections go to http, whose bufferevent callback calls acceptor_took(). */
+struct acceptor *acceptor_new(struct event_base *base, struct evhttp *http, struct scoreboard *scoreboard, int slot,
+                              const int *listen_fds, size_t count) __attribute__((warn_unused_result));
+void acceptor_free(struct acceptor *acceptor);
+
+/* Accepts nothing more and closes the sockets; other processes keep theirs. */
+void acceptor_stop(struct acceptor *acceptor);
+
+/* A connection was accepted; closed. */
+void acceptor_took(struct acceptor *acceptor);
+void acceptor_lost(struct acceptor *acceptor);
+
+/* How long a worker with `own` connections stands aside when the least loaded one has `least`; 0: not at all. */
+int acceptor_stand_aside_ms(unsigned own, unsigned least);
+
+#endif
