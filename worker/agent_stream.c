@@ -287,10 +287,10 @@ static void on_body(void *operation, const char *bytes, size_t length)
 /* A clean end without end-of-stream: a living sandbox broke the protocol, a dead one is lost (e2b.md A.4). */
 static void on_stream_end(struct agent_stream *stream, const struct http_answer *answer)
 {
-    if (stream->state == STREAM_OPENING)
-        fail(stream, RUN_ERROR_AGENT_START_FAILED, true, LOST_TEXT);
-    else if (answer->outcome == TRANSFER_ANSWERED && !stream->clean_end)
+    if (answer->outcome == TRANSFER_ANSWERED && !stream->clean_end)
         fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, true, "the sandbox's stream ended without its last envelope");
+    else if (stream->state == STREAM_OPENING)
+        fail(stream, RUN_ERROR_AGENT_START_FAILED, true, LOST_TEXT);
     else
         fail(stream, RUN_ERROR_SANDBOX_LOST, true, LOST_TEXT);
 }

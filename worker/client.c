@@ -256,6 +256,23 @@ void client_free(struct client *client)
     free(client);
 }
 
+void client_free_if_gone(struct client *client)
+{
+    if (freed_by_evhttp(client))
+        client_free(client);
+}
+
+bool client_has_request(const struct client *client)
+{
+    return client->state == CLIENT_SERVING ||
+           (client->state == CLIENT_READING && request_guard_started(&client->guard));
+}
+
+bool client_may_ask(const struct client *client)
+{
+    return client->state == CLIENT_IDLE || client->state == CLIENT_READING;
+}
+
 void client_serve(struct client *client, struct evhttp_connection *connection)
 {
     client->state = CLIENT_SERVING;

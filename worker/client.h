@@ -2,7 +2,7 @@
  * client: one connection beside its evhttp_connection: guard, deadlines, disconnects. Inside of the server layer only.
  *
  * evhttp tells nobody when it frees a connection it has not yet given to a handler, so the bufferevent is held by a
- * reference of ours: its callbacks are gone once evhttp has let go of it, and the deadline timer finds that out.
+ * reference of ours: its callbacks are gone once evhttp has let go of it, and the next sweep finds that out.
  */
 #ifndef WORKER_CLIENT_H
 #define WORKER_CLIENT_H
@@ -52,6 +52,14 @@ void client_free(struct client *client);
 
 /* A complete request reached its handler. */
 void client_serve(struct client *client, struct evhttp_connection *connection);
+/* Frees it if evhttp has freed the connection before a handler saw it: nobody else tells. */
+void client_free_if_gone(struct client *client);
+
+/* A request is coming in, or being served. */
+bool client_has_request(const struct client *client);
+/* A request may still come: none yet, or between two probes. */
+bool client_may_ask(const struct client *client);
+
 /* A probe was answered: the connection waits for the next one. */
 void client_idle(struct client *client);
 

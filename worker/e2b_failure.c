@@ -61,6 +61,8 @@ static enum e2b_failure classify_status(const struct http_answer *answer, const 
     case 503:
     case 504:
         return E2B_503_504;
+    case 507: /* the sandbox's disk is full: trying again does not help */
+        return E2B_OTHER_4XX;
     default:
         break;
     }

@@ -38,7 +38,7 @@ enum e2b_failure {
     E2B_502_PORT, /* the proxy: port is not open */
     E2B_503_504,
     E2B_OTHER_5XX, /* also a 500 that is not theirs */
-    E2B_OTHER_4XX,
+    E2B_OTHER_4XX, /* also 507: the disk is full */
     E2B_3XX,
     E2B_404_FOREIGN, /* a 404 that is not JSON: a wrong URL */
     E2B_CUT,         /* reset or short body after sending */

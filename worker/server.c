@@ -290,14 +290,23 @@ void server_stop_accepting(struct server *server)
     acceptor_stop(server->acceptor);
 }
 
-size_t server_open_requests(struct server *server, bool with_silent)
+void server_sweep(struct server *server)
+{
+    struct client *client, *next;
+
+    for (client = LIST_FIRST(&server->clients); client != NULL; client = next) {
+        next = LIST_NEXT(client, link);
+        client_free_if_gone(client);
+    }
+}
+
+size_t server_open_requests(struct server *server, bool with_waiting)
 {
     const struct client *client;
     size_t count = 0;
 
     LIST_FOREACH(client, &server->clients, link)
-    count += client->state == CLIENT_SERVING ||
-             (client->state == CLIENT_READING && (with_silent || request_guard_started(&client->guard)));
+    count += client_has_request(client) || (with_waiting && client_may_ask(client));
     return count;
 }
 

@@ -43,8 +43,10 @@ bool server_listen(struct server *server, struct scoreboard *scoreboard, int slo
     __attribute__((warn_unused_result));
 /* Accepts nothing more and closes the listening sockets; open connections go on. Probes lose their keep-alive. */
 void server_stop_accepting(struct server *server);
-/* Connections with a request or a stream; with_silent: also those that have sent nothing yet. */
-size_t server_open_requests(struct server *server, bool with_silent);
+/* Frees what belonged to connections that evhttp has let go of unseen. To be called every second or so. */
+void server_sweep(struct server *server);
+/* Connections with a request or a stream; with_waiting: also those whose (next) request may still come. */
+size_t server_open_requests(struct server *server, bool with_waiting);
 void server_free(struct server *server);
 
 /* Replies of a whole; each ends the exchange. */

@@ -50,7 +50,7 @@ static void set_timer(struct event *timer, int64_t ms)
 
 /*
  * Is everything done that a leaving worker waits for? On a reload also connections that have not sent their request
- * yet: they were accepted, so they are served.
+ * yet, or whose next probe will come: closing them would race with it. Their time-outs bound the wait.
  */
 static bool is_idle(const struct worker *worker)
 {
@@ -162,6 +162,7 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     atomic_store(&own_slot(worker)->heartbeat_ms, monotonic_ms());
+    server_sweep(worker->server);
     leave_if_idle(worker);
 }
 
