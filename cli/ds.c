@@ -88,7 +88,7 @@ static int serve(int argc, char *argv[])
             words[used++] = argv[i];
         if (host == NULL || port == NULL) {
             free(words);
-            return usage_error("option needs a value", argv[i]);
+            return usage_error("option needs a value", host == NULL ? "--host" : "--port");
         }
     }
     if (named) {

@@ -185,7 +185,7 @@ void listeners_close(struct listeners *listeners)
 
 const char *listen_name(int fd, char out[static LISTEN_NAME_MAX_BYTES])
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t length = sizeof address;
     char host[LISTEN_HOST_MAX_BYTES], port[LISTEN_PORT_MAX_BYTES];
 

@@ -14,6 +14,8 @@ struct queued {
     struct control_message order; /* cut after the payload */
 };
 
+STAILQ_HEAD(queued_list, queued);
+
 struct channel {
     int fd; /* -1: closed */
     struct event *readable;
@@ -22,7 +24,7 @@ struct channel {
     void *arg;
     bool overflowed;
     size_t queue_length;
-    STAILQ_HEAD(, queued) queue;
+    struct queued_list queue;
     struct control_message notice;
 };
 

@@ -158,7 +158,7 @@ static _Noreturn void child_exec(const struct start *start)
     snprintf(control_fd, sizeof control_fd, "%d", start->control_fd);
     snprintf(processes, sizeof processes, "%u", limits->processes);
     snprintf(data_bytes, sizeof data_bytes, "%llu", (unsigned long long)limits->memory_mib << 20);
-    snprintf(file_bytes, sizeof file_bytes, "%llu", (unsigned long long)limits->disk_mib << 20);
+    snprintf(file_bytes, sizeof file_bytes, "%llu", jail_file_limit_bytes(limits));
     execve(BWRAP, argv, no_environment);
     child_fail(BWRAP);
 }

@@ -172,6 +172,17 @@ static bool put_etc(FILE *out, struct jail_arguments *arguments)
     return true;
 }
 
+unsigned long long jail_file_limit_bytes(const struct jail_limits *limits)
+{
+    unsigned long long largest = limits->disk_mib * MIB;
+
+    for (size_t i = 0; i < COUNT(writable); i++) {
+        if (writable[i].bytes > largest)
+            largest = writable[i].bytes;
+    }
+    return largest + MIB;
+}
+
 bool jail_arguments_build(struct jail_arguments *arguments, const struct jail_sources *sources,
                           const struct jail_limits *limits, const void *seccomp, size_t seccomp_bytes)
 {

@@ -26,6 +26,9 @@ bool jail_arguments_build(struct jail_arguments *arguments, const struct jail_so
     __attribute__((warn_unused_result));
 void jail_arguments_free(struct jail_arguments *arguments);
 
+/* More than any place of a sandbox can hold: a full one is told by ENOSPC, and only a memfd meets this limit. */
+unsigned long long jail_file_limit_bytes(const struct jail_limits *limits);
+
 /* Where jail_mounts_prepare() puts things. */
 #define JAIL_STAGED_INIT         "/tmp/init"
 #define JAIL_STAGED_NODE_MODULES "/tmp/node_modules"

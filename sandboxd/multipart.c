@@ -190,6 +190,23 @@ static bool read_disposition(struct disposition *disposition, struct span header
     return true;
 }
 
+/* Adds a file, and takes its name over. */
+static bool add_file(struct multipart *multipart, struct disposition *disposition, const char *bytes, size_t length)
+{
+    char *filename = disposition->filename != NULL ? disposition->filename : strdup("");
+    struct multipart_file *grown = reallocarray(multipart->files, multipart->count + 1, sizeof *grown);
+
+    disposition->filename = NULL;
+    if (grown != NULL)
+        multipart->files = grown;
+    if (grown == NULL || filename == NULL) {
+        free(filename);
+        return false;
+    }
+    grown[multipart->count++] = (struct multipart_file){.filename = filename, .bytes = bytes, .length = length};
+    return true;
+}
+
 /* Adds one part, from the end of its boundary line to the CRLF before the next one. */
 static bool add_part(struct multipart *multipart, struct span part)
 {
@@ -205,17 +222,7 @@ static bool add_part(struct multipart *multipart, struct span part)
     if (!read_disposition(&disposition, headers)) {
         done = false;
     } else if (disposition.name != NULL && strcmp(disposition.name, "file") == 0) {
-        struct multipart_file *files = reallocarray(multipart->files, multipart->count + 1, sizeof *files);
-
-        done = files != NULL;
-        if (done) {
-            multipart->files = files;
-            files[multipart->count++] =
-                (struct multipart_file){.filename = disposition.filename != NULL ? disposition.filename : strdup(""),
-                                        .bytes = blank + 4,
-                                        .length = part.length - (size_t)(blank + 4 - part.at)};
-            disposition.filename = NULL;
-        }
+        done = add_file(multipart, &disposition, blank + 4, part.length - (size_t)(blank + 4 - part.at));
     }
     disposition_free(&disposition);
     return done;

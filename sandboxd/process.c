@@ -99,7 +99,10 @@ static unsigned put_strings(FILE *out, const struct process_wish *wish, const js
     size_t i;
 
     fwrite(wish->cmd, 1, strlen(wish->cmd) + 1, out);
-    json_array_foreach(wish->args, i, entry) fwrite(json_string_value(entry), 1, json_string_length(entry) + 1, out);
+    json_array_foreach(wish->args, i, entry)
+    {
+        fwrite(json_string_value(entry), 1, json_string_length(entry) + 1, out);
+    }
     json_object_foreach((json_t *)environment, key, value)
     {
         fprintf(out, "%s=%s%c", key, json_string_value(value), '\0');

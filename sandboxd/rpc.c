@@ -87,7 +87,7 @@ enum rpc_timeout_result rpc_read_timeout(const char *text, uint64_t *timeout_ms)
     if (text == NULL)
         return RPC_TIMEOUT_NONE;
     *timeout_ms = 0;
-    for (; isdigit((unsigned char)text[digits]) && digits <= TIMEOUT_DIGITS_MAX; digits++)
+    for (; digits <= TIMEOUT_DIGITS_MAX && isdigit((unsigned char)text[digits]); digits++)
         *timeout_ms = *timeout_ms * 10 + (uint64_t)(text[digits] - '0');
     return digits == 0 || digits > TIMEOUT_DIGITS_MAX || text[digits] != '\0' ? RPC_TIMEOUT_INVALID : RPC_TIMEOUT_OK;
 }

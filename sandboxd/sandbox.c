@@ -37,6 +37,10 @@ struct end_waiter {
     void *arg;
 };
 
+LIST_HEAD(pending_list, pending);
+LIST_HEAD(sandbox_watch_list, sandbox_watch);
+LIST_HEAD(end_waiter_list, end_waiter);
+
 /* What only this file touches. */
 struct sandbox_private {
     pid_t bwrap_pid;
@@ -52,9 +56,9 @@ struct sandbox_private {
     void *ready_arg;
     uint32_t last_tag;
     unsigned pending_count;
-    LIST_HEAD(, pending) pending;
-    LIST_HEAD(, sandbox_watch) watches;
-    LIST_HEAD(, end_waiter) waiters;
+    struct pending_list pending;
+    struct sandbox_watch_list watches;
+    struct end_waiter_list waiters;
 };
 
 LIST_HEAD(sandbox_list, sandbox);

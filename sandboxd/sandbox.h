@@ -52,6 +52,8 @@ struct sandbox_wish {
     bool secure;
 };
 
+LIST_HEAD(process_list, process);
+
 /* Fields are written by sandbox.c only, but for the list of processes, which is process.c's. */
 struct sandbox {
     char id[SANDBOX_ID_BYTES + 1];
@@ -61,7 +63,7 @@ struct sandbox {
     json_t *envs;     /* the global environment of its commands */
     struct timeval started_at;
     struct timeval end_at;
-    LIST_HEAD(, process) processes;
+    struct process_list processes;
     unsigned gate_connections; /* gate.c's */
 
     enum sandbox_state state;

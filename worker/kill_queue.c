@@ -185,11 +185,12 @@ struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *b
 
 void kill_queue_free(struct kill_queue *queue)
 {
-    struct kill *kill;
+    struct kill *kill, *next;
 
     if (queue == NULL)
         return;
-    while ((kill = TAILQ_FIRST(&queue->kills)) != NULL) {
+    for (kill = TAILQ_FIRST(&queue->kills); kill != NULL; kill = next) {
+        next = TAILQ_NEXT(kill, link);
         log_error("run %s: sandbox %s is left to its time to live", kill->run_id, kill->sandbox_id);
         kill_free(kill);
     }

@@ -165,12 +165,14 @@ struct stray_search *stray_search_new(struct http_client *http, struct event_bas
 
 void stray_search_free(struct stray_search *search)
 {
-    struct stray *stray;
+    struct stray *stray, *next;
 
     if (search == NULL)
         return;
-    while ((stray = TAILQ_FIRST(&search->strays)) != NULL)
+    for (stray = TAILQ_FIRST(&search->strays); stray != NULL; stray = next) {
+        next = TAILQ_NEXT(stray, link);
         stray_free(stray);
+    }
     free(search);
 }
 

@@ -7,6 +7,7 @@ from harness.double import ThreadedDouble
 from harness.server import PROGRAM, Server, free_port
 
 DEFAULT_WORKERS = 2
+LOG_SHOWN_BYTES = 8000
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def start_server(double, tmp_path):
     try:
         yield start
         for server in started:
+            leaks.check_log(server)  # first: a crashed worker explains everything that follows
             if server.running:
                 leaks.check_ledger(double)
                 leaks.check_descriptors(server)
@@ -61,6 +63,7 @@ def start_server(double, tmp_path):
             leaks.check_log(server)
     finally:
         for server in started:
+            print(f"--- log of {server.pid}\n{server.stderr[-LOG_SHOWN_BYTES:]}")  # pytest shows it when a check failed
             server.destroy()
 
 
