@@ -370,7 +370,7 @@ static struct e2b_call *start_call(struct agent_stream *stream, const char *comm
         .url = e2b_sandbox_url(stream->sandbox, "/process.Process/Start"),
         .sandbox = stream->sandbox,
         .content_type = STREAM_CONTENT_TYPE,
-        .connect_stream = true,
+        .dress = E2B_RPC_STREAM,
         .name_user = stream->sandbox->needs_user,
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .answer_max_bytes = ERROR_BODY_MAX_BYTES,

@@ -141,10 +141,10 @@ static bool add_sandbox_headers(struct curl_slist **headers, const struct e2b_sa
 }
 
 /* No Connect-Timeout-Ms: it would kill the agent on its own clock. Authorization is base64 of "user:". */
-static bool add_stream_headers(struct curl_slist **headers, bool name_user)
+static bool add_rpc_headers(struct curl_slist **headers, enum e2b_dress dress, bool name_user)
 {
     return http_add_header(headers, "Connect-Protocol-Version", "1") &&
-           http_add_header(headers, "Keepalive-Ping-Interval", "50") &&
+           (dress != E2B_RPC_STREAM || http_add_header(headers, "Keepalive-Ping-Interval", "50")) &&
            (!name_user || http_add_header(headers, "Authorization", "Basic dXNlcjo="));
 }
 
@@ -158,7 +158,7 @@ static bool add_headers(const struct e2b_call *call, struct curl_slist **headers
     if (spec->sandbox == NULL)
         return *api_key == '\0' || http_add_header(headers, "X-API-KEY", api_key);
     return add_sandbox_headers(headers, spec->sandbox) &&
-           (!spec->connect_stream || add_stream_headers(headers, spec->name_user));
+           (spec->dress == E2B_PLAIN || add_rpc_headers(headers, spec->dress, spec->name_user));
 }
 
 /* --- sending --------------------------------------------------------------------------------------- */

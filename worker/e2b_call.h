@@ -8,15 +8,22 @@
 
 #include "worker/e2b.h"
 
+/* How a request to a sandbox is dressed (e2b.md 0.8). */
+enum e2b_dress {
+    E2B_PLAIN,      /* no RPC */
+    E2B_RPC_UNARY,  /* one JSON object each way */
+    E2B_RPC_STREAM, /* envelopes, with keepalives */
+};
+
 struct e2b_call_spec {
     enum e2b_stage stage;
     const char *method;
     char *url;                         /* taken over; NULL counts as lack of memory */
     const struct e2b_sandbox *sandbox; /* the sandbox it goes to; NULL: the control API */
     const char *content_type;          /* NULL: none */
-    bool connect_stream;               /* with the headers of a streaming RPC */
-    bool name_user;                    /* Authorization of user `user` */
-    char *body;                        /* taken over; NULL: none */
+    enum e2b_dress dress;
+    bool name_user; /* Authorization of user `user` */
+    char *body;     /* taken over; NULL: none */
     size_t body_length;
     struct http_part *parts; /* taken over, instead of body */
     size_t part_count;

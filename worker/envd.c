@@ -342,6 +342,8 @@ void e2b_kill_process(const struct e2b_context *e2b, const struct e2b_sandbox *s
                                  .url = e2b_sandbox_url(sandbox, "/process.Process/SendSignal"),
                                  .sandbox = sandbox,
                                  .content_type = "application/json",
+                                 .dress = E2B_RPC_UNARY,
+                                 .name_user = sandbox->needs_user,
                                  .body = body,
                                  .body_length = strlen(body),
                                  .connect_timeout_ms = PROBE_TIMEOUT_MS,
