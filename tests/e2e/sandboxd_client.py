@@ -155,7 +155,9 @@ class Sandbox:
         """One multipart request, the full paths as filenames."""
         parts = b"".join(
             f'--b0undary\r\nContent-Disposition: form-data; name="file"; filename="{path}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n".encode() + content + b"\r\n"
+            "Content-Type: application/octet-stream\r\n\r\n".encode()
+            + content
+            + b"\r\n"
             for path, content in files.items()
         )
         kind = {"Content-Type": "multipart/form-data; boundary=b0undary"}

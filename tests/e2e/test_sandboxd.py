@@ -126,7 +126,7 @@ def test_delete_is_204_then_404(sandbox):
     assert sandbox.kill().status == 204
     again = sandbox.kill()
     assert again.status == 404
-    assert again.json["message"] == f'Sandbox "{sandbox.id}" doesn\'t exist or you don\'t have access to it'
+    assert again.json["message"] == f"Sandbox \"{sandbox.id}\" doesn't exist or you don't have access to it"
 
 
 def test_both_kinds_of_health(daemon, sandbox):
@@ -290,7 +290,9 @@ def test_many_commands_at_once(sandbox):
 def test_the_programs_agents_need_run(sandbox):
     if shutil.which("node", path="/usr/bin:/usr/local/bin"):
         assert sandbox.text("node -e 'console.log([1,2].map(x => x * 2).join())'") == "2,4\n"
-    assert sandbox.text("python3 -c 'import sqlite3, ssl; print(sqlite3.connect(\":memory:\") is not None)'") == "True\n"
+    assert (
+        sandbox.text("python3 -c 'import sqlite3, ssl; print(sqlite3.connect(\":memory:\") is not None)'") == "True\n"
+    )
     sandbox.text("git init -q repo && cd repo && git config user.email a@b && git config user.name n"
                  " && touch x && git add x && git commit -qm x")  # fmt: skip
     assert sandbox.text("echo out > /dev/stdout; echo x > /tmp/x; cat /tmp/x") == "out\nx\n"
@@ -490,7 +492,9 @@ def test_without_endpoints_there_is_no_network(sandbox, host_service):
     assert sandbox.text("cat /sys/class/net/*/operstate 2>/dev/null; wc -l < /proc/net/route").strip() in {"0", "1"}
 
 
-GET = "python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/', timeout=5).read().decode())\""
+GET = (
+    "python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/', timeout=5).read().decode())\""
+)
 
 
 def test_an_allowed_loopback_endpoint_is_reached_at_its_own_address(start_daemon, host_service):
@@ -625,7 +629,7 @@ def test_an_inherited_socket_is_served(folder):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        program = "exec 3<&$1; shift; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\""
+        program = 'exec 3<&$1; shift; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
         process = subprocess.Popen(["bash", "-c", program, "x", str(listener.fileno()), BUILD / "sandboxd"],
                                    pass_fds=[listener.fileno()], stderr=subprocess.PIPE)  # fmt: skip
     client = http.client.HTTPConnection("localhost")
