@@ -1,0 +1,166 @@
+/* The rules of http-api.md 2.3, as raw requests and what becomes of them; each is fed whole and byte by byte. */
+#include "tests/unit/unit.h"
+#include "worker/request_guard.h"
+
+#define LIMIT_BYTES 16
+#define GET         "GET /health HTTP/1.1\r\nHost: x\r\n"
+#define POST        "POST /query HTTP/1.1\r\nHost: x\r\n"
+
+static const struct {
+    const char *promise;
+    const char *bytes;
+    size_t length; /* 0: strlen */
+    enum guard_verdict verdict;
+} requests[] = {
+    {"a request without a body is complete at its empty line", GET "\r\n", 0, GUARD_COMPLETE},
+    {"bare LF ends lines as evhttp takes it", "GET / HTTP/1.1\nHost: x\n\n", 0, GUARD_COMPLETE},
+    {"HTTP/1.0 needs no Host", "GET / HTTP/1.0\r\n\r\n", 0, GUARD_COMPLETE},
+    {"an unfinished head is not complete", GET, 0, GUARD_MORE},
+    {"a body is counted", POST "Content-Length: 3\r\n\r\nabc", 0, GUARD_COMPLETE},
+    {"a body cut short is not complete", POST "Content-Length: 3\r\n\r\nab", 0, GUARD_MORE},
+    {"a chunked body ends with its last chunk", POST "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 0,
+     GUARD_COMPLETE},
+    {"the coding's name has no case", POST "Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n", 0, GUARD_COMPLETE},
+    {"extensions and trailers of chunks are skipped",
+     POST "Transfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\nT: v\r\n\r\n", 0, GUARD_COMPLETE},
+    {"blanks around a value do not count", POST "Content-Length: \t 3 \r\n\r\nabc", 0, GUARD_COMPLETE},
+    {"bytes after the message are pipelining", GET "\r\nG", 0, GUARD_PIPELINED},
+    {"bytes after a body are pipelining", POST "Content-Length: 1\r\n\r\nab", 0, GUARD_PIPELINED},
+    {"bytes after the last chunk are pipelining", POST "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", 0,
+     GUARD_PIPELINED},
+    {"two lengths are refused", POST "Content-Length: 3\r\nContent-Length: 3\r\n\r\n", 0, GUARD_BAD},
+    {"length and coding together are refused", POST "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 0,
+     GUARD_BAD},
+    {"a coding but chunked is refused", POST "Transfer-Encoding: identity\r\n\r\n", 0, GUARD_BAD},
+    {"chunked twice is refused", POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 0, GUARD_BAD},
+    {"a list of codings is refused", POST "Transfer-Encoding: gzip, chunked\r\n\r\n", 0, GUARD_BAD},
+    {"a coding in HTTP/1.0 is refused", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 0, GUARD_BAD},
+    {"a blank before the colon is refused", POST "Transfer-Encoding : chunked\r\n\r\n", 0, GUARD_BAD},
+    {"a folded line is refused", GET "A: b\r\n c\r\n\r\n", 0, GUARD_BAD},
+    {"a name that is no token is refused", GET "A@B: c\r\n\r\n", 0, GUARD_BAD},
+    {"an empty name is refused", GET ": c\r\n\r\n", 0, GUARD_BAD},
+    {"CR alone is refused", GET "A: b\rC: d\r\n\r\n", 0, GUARD_BAD},
+    {"NUL in a value is refused", GET "A: \0\r\n\r\n", sizeof(GET "A: \0\r\n\r\n") - 1, GUARD_BAD},
+    {"NUL in the target is refused", "GET /\0 HTTP/1.1\r\n", sizeof("GET /\0 HTTP/1.1\r\n") - 1, GUARD_BAD},
+    {"a missing Host is refused", "GET / HTTP/1.1\r\n\r\n", 0, GUARD_BAD},
+    {"two Hosts are refused", GET "Host: y\r\n\r\n", 0, GUARD_BAD},
+    {"HTTP/2.0 is refused", "GET / HTTP/2.0\r\n", 0, GUARD_BAD},
+    {"HTTP/1.2 is refused", "GET / HTTP/1.2\r\n", 0, GUARD_BAD},
+    {"a request line without version is refused", "GET /\r\n", 0, GUARD_BAD},
+    {"a length that is no number is refused", POST "Content-Length: 3x\r\n\r\n", 0, GUARD_BAD},
+    {"a signed length is refused", POST "Content-Length: +3\r\n\r\n", 0, GUARD_BAD},
+    {"an empty length is refused", POST "Content-Length:\r\n\r\n", 0, GUARD_BAD},
+    {"a length beyond 64 bits is refused", POST "Content-Length: 99999999999999999999\r\n\r\n", 0, GUARD_BAD},
+    {"a chunk size that is no number is refused", POST "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 0, GUARD_BAD},
+    {"an empty chunk size is refused", POST "Transfer-Encoding: chunked\r\n\r\n\r\n", 0, GUARD_BAD},
+    {"CR inside a chunk size is refused", POST "Transfer-Encoding: chunked\r\n\r\n1\r5\r\n", 0, GUARD_BAD},
+    {"a chunk longer than its size is refused", POST "Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", 0, GUARD_BAD},
+    {"a body at the limit passes", POST "Content-Length: 16\r\n\r\n", 0, GUARD_MORE},
+    {"a declared body over the limit is refused at once", POST "Content-Length: 17\r\n\r\n", 0, GUARD_TOO_LARGE},
+    {"a chunked body over the limit is refused when it passes it",
+     POST "Transfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n9\r\n", 0, GUARD_TOO_LARGE},
+    {"a huge chunk size does not wrap", POST "Transfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n", 0,
+     GUARD_TOO_LARGE},
+};
+
+static enum guard_verdict feed(const char *bytes, size_t length, size_t step)
+{
+    struct request_guard guard;
+    enum guard_verdict verdict = GUARD_MORE;
+
+    request_guard_init(&guard, LIMIT_BYTES);
+    for (size_t at = 0; at < length; at += step) {
+        verdict = request_guard_feed(&guard, bytes + at, length - at < step ? length - at : step);
+        if (verdict != GUARD_MORE && verdict != GUARD_COMPLETE)
+            break;
+    }
+    return verdict;
+}
+
+static void test_each_request_gets_its_verdict_however_it_is_cut(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(requests); i++) {
+        size_t length = requests[i].length > 0 ? requests[i].length : strlen(requests[i].bytes);
+
+        for (size_t step = 1; step <= length; step++) {
+            enum guard_verdict verdict = feed(requests[i].bytes, length, step);
+
+            if (verdict != requests[i].verdict)
+                fail_msg("%s: verdict %d, wanted %d, in steps of %zu", requests[i].promise, (int)verdict,
+                         (int)requests[i].verdict, step);
+        }
+    }
+}
+
+/* A head with `count` fields, the last one padded so that the header block has `bytes` bytes (0: as it is). */
+static char *head_of(size_t target, size_t count, size_t bytes)
+{
+    char *text = NULL;
+    size_t size = 0, start;
+    FILE *out = open_memstream(&text, &size);
+
+    fputs("GET /", out);
+    for (size_t i = 0; i < target; i++)
+        fputc('a', out);
+    fputs(" HTTP/1.1\r\n", out);
+    fflush(out);
+    start = size;
+    fputs("Host: x\r\n", out);
+    for (size_t i = 1; i < count; i++)
+        fprintf(out, "F%zu: v\r\n", i);
+    if (bytes > 0) {
+        fputs("P: ", out);
+        fflush(out);
+        for (size_t i = size - start; i < bytes - 3; i++)
+            fputc('p', out);
+        fputs("\r\n", out);
+    }
+    fputs("\r\n", out);
+    fclose(out);
+    return text;
+}
+
+static void expect_head(size_t target, size_t count, size_t bytes, enum guard_verdict wanted)
+{
+    char *text = head_of(target, count, bytes);
+
+    assert_int_equal(feed(text, strlen(text), strlen(text)), wanted);
+    free(text);
+}
+
+static void test_bounds_of_the_head_are_exact(void **state)
+{
+    /* "GET /", " HTTP/1.1" and LF are counted, CR is not. */
+    size_t longest = GUARD_REQUEST_LINE_MAX_BYTES - strlen("GET / HTTP/1.1\n");
+
+    (void)state;
+    expect_head(longest, 1, 0, GUARD_COMPLETE);
+    expect_head(longest + 1, 1, 0, GUARD_LONG_URI);
+    expect_head(0, GUARD_HEADERS_MAX_COUNT, 0, GUARD_COMPLETE);
+    expect_head(0, GUARD_HEADERS_MAX_COUNT + 1, 0, GUARD_HEADERS);
+    expect_head(0, 1, GUARD_HEADERS_MAX_BYTES - 100, GUARD_COMPLETE);
+    expect_head(0, 1, GUARD_HEADERS_MAX_BYTES + 100, GUARD_HEADERS);
+}
+
+static void test_verdicts_have_the_statuses_of_the_contract(void **state)
+{
+    (void)state;
+    assert_int_equal(guard_status(GUARD_BAD), 400);
+    assert_int_equal(guard_status(GUARD_TOO_LARGE), 413);
+    assert_int_equal(guard_status(GUARD_LONG_URI), 414);
+    assert_int_equal(guard_status(GUARD_HEADERS), 431);
+    assert_int_equal(guard_status(GUARD_COMPLETE), 0);
+    assert_int_equal(guard_status(GUARD_PIPELINED), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_request_gets_its_verdict_however_it_is_cut),
+        cmocka_unit_test(test_bounds_of_the_head_are_exact),
+        cmocka_unit_test(test_verdicts_have_the_statuses_of_the_contract),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
