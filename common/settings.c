@@ -732,9 +732,16 @@ void settings_print_help(FILE *out)
           "  --check                  print every effective setting and its source; exit 0 or 1\n\n"
           "Settings (also SANDSTORM_<NAME> in the environment, `name = value` in the file):\n",
           out);
-    for (size_t i = 0; i < SETTING_COUNT; i++)
-        fprintf(out, "  --%-22s %s%s%s%s\n", table[i].key, table[i].help, table[i].default_text ? " [" : "",
-                table[i].default_text ? table[i].default_text : "", table[i].default_text ? "]" : "");
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        const char *shown = table[i].default_text != NULL ? table[i].default_text : "";
+        char option[KEY_MAX_BYTES];
+
+        snprintf(option, sizeof option, "%s", table[i].key);
+        for (char *c = option; *c != '\0'; c++)
+            *c = *c == '_' ? '-' : *c;
+        fprintf(out, "  --%-22s %s%s%s%s\n", option, table[i].help, *shown != '\0' ? " [" : "", shown,
+                *shown != '\0' ? "]" : "");
+    }
 }
 
 bool settings_reload_allowed(const struct settings_load *old_load, const struct settings_load *new_load,
