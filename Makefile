@@ -174,11 +174,11 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 	$(Q)$(CC) $(CSTD) $(LDFLAGS_ALL) -o $@ tests/unit/layer_worker_main.c -Wl,--whole-archive $(BUILD)/libmaster.a \
 		$(BUILD)/libcommon.a -Wl,--no-whole-archive
 
-# Each unit test says its own summary; pytest, last, collects their exit codes too (tests/e2e/test_units.py).
+# pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 check: all venv template
 	$(Q)$(MAKE) --no-print-directory $(UNITS) $(BUILD)/layers-ok
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
-	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest -q tests $(PYTEST_ARGS)
+	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
 
 # --- lint ---------------------------------------------------------------------------------------
 TIDY_FLAGS = $(CSTD) -I$(CURDIR) $(call pkg_cflags,worker) $(call pkg_cflags,sandboxd) $(call pkg_cflags,unit)
