@@ -65,3 +65,11 @@ def socket_owner(local_port: int, pids: set[int]) -> int | None:
     """Which of these processes holds the server's end of the connection whose client port is this."""
     inodes = sockets_to(local_port)
     return next((pid for pid in pids if inodes & set(descriptors(pid).values())), None)
+
+
+def command(pid: int) -> str:
+    """The command line of a process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,132 @@
+"""The server on the local runtime: sandboxd is the master's child, and everything ends with the server.
+
+The agent is a shell command in a sandbox of the template `base`: what is tested here needs no model.
+"""
+
+import signal
+
+import pytest
+from harness import leaks, procfs
+from harness.client import open_query, query
+from harness.server import PROGRAM, Server, free_port, run_program
+from harness.waiting import eventually_async
+
+RESULT = """echo '{"type":"result","subtype":"success","num_turns":1}'"""
+SILENCE = "echo '{\"type\":\"assistant\"}'; sleep 600"
+LOCAL = {"ANTHROPIC_API_KEY": "test-key"}
+
+
+@pytest.fixture
+def start_local(tmp_path):
+    """start_local(command, *args): a server whose agents are that command; ends with the checks for leftovers."""
+    started: list[Server] = []
+
+    def start(command: str, *args) -> Server:
+        port = free_port()
+        argv = [PROGRAM, "--workers", "2", "--bind", f"127.0.0.1:{port}", "--runtime", "local", "--template", "base",
+                "--agent-command", command, *args]  # fmt: skip
+        home = tmp_path / f"server-{len(started)}"
+        server = Server(home, argv, LOCAL | {"XDG_RUNTIME_DIR": str(home / "tmp")}, port)
+        started.append(server)
+        server.wait_ready()
+        return server
+
+    try:
+        yield start
+        for server in started:
+            if server.running:
+                assert server.stop() == 0, server.stderr
+            leaks.check_files(server)
+            leaks.check_log(server)
+    finally:
+        for server in started:
+            server.destroy()
+
+
+def sandboxd(server: Server) -> int:
+    """The pid of the server's sandboxd."""
+    found = [pid for pid in server.workers() if "sandboxd" in procfs.command(pid)]
+    assert len(found) == 1, found
+    return found[0]
+
+
+async def test_a_run_gives_its_result_and_its_files_and_leaves_no_sandbox(start_local, client):
+    server = start_local(f"cat given.txt; echo made >made.txt; {RESULT}")
+    answer = await query(client, server, "hi", files={"given.txt": "plain text\n"})
+    assert answer.texts[0] == "plain text"
+    assert [event["type"] for event in answer.events] == ["result", "file"]
+    assert [event["name"] for event in answer.of_type("file")] == ["made.txt"]  # what was given and not changed stays
+    daemon = sandboxd(server)
+    await eventually_async(lambda: not procfs.children(daemon), 5, "the end of every sandbox")
+
+
+async def test_a_client_that_leaves_ends_its_sandbox(start_local, client):
+    server = start_local(SILENCE)
+    daemon = sandboxd(server)
+    async with open_query(client, server, "hi") as stream:
+        await stream.next()
+        assert procfs.children(daemon)
+    await eventually_async(lambda: not procfs.children(daemon), 5, "the end of the sandbox")
+
+
+async def test_a_killed_sandboxd_loses_its_runs_and_is_replaced(start_local, client):
+    server = start_local(SILENCE)
+    daemon = sandboxd(server)
+    async with open_query(client, server, "hi") as stream:
+        await stream.next()
+        sandboxes = procfs.children(daemon)
+        server.signal(signal.SIGKILL, daemon)
+        answer = await stream.rest()
+    assert answer.error_code == "sandbox_lost"
+    await eventually_async(lambda: not [pid for pid in sandboxes if procfs.is_alive(pid)], 5, "the end of its sandboxes")
+    await eventually_async(lambda: len(server.workers()) == 3, 10, "another sandboxd")
+    assert sandboxd(server) != daemon
+    async with open_query(client, server, "hi") as stream:
+        assert await stream.next() == '{"type":"assistant"}'
+
+
+async def test_a_reload_keeps_the_sandboxes(start_local, client):
+    server = start_local("sleep 2; " + RESULT)
+    daemon = sandboxd(server)
+    async with open_query(client, server, "hi") as stream:
+        await eventually_async(lambda: procfs.children(daemon), 5, "the sandbox")
+        server.signal(signal.SIGHUP)
+        answer = await stream.rest()
+    assert answer.events[-1]["type"] == "result"
+    assert sandboxd(server) == daemon
+
+
+async def test_a_killed_master_takes_everything_with_it(start_local, client):
+    server = start_local(SILENCE)
+    daemon = sandboxd(server)
+    everybody = server.workers()
+    async with open_query(client, server, "hi") as stream:
+        await stream.next()
+        everybody |= procfs.children(daemon)
+        server.signal(signal.SIGKILL)
+        answer = await stream.rest()
+    assert answer.error_code == "server_shutdown"
+    server.wait_exit()
+    await eventually_async(
+        lambda: not [pid for pid in everybody if procfs.is_alive(pid)], 15, "the end of workers, sandboxd and sandboxes"
+    )
+    # Nobody was left to remove the socket's folder: that is the price of SIGKILL, paid here.
+    for left in server.tmp.glob("sandstorm-*"):
+        for entry in left.iterdir():
+            entry.unlink()
+        left.rmdir()
+
+
+def test_a_runtime_that_cannot_start_is_a_reason_not_to_start():
+    port = free_port()
+    ended = run_program("--runtime", "local", "--sandboxd", "/bin/false", "--bind", f"127.0.0.1:{port}", env=LOCAL)
+    assert ended.returncode == 1
+    assert "sandboxd" in ended.stderr and "does not start" in ended.stderr
+
+
+def test_the_check_of_the_runtime_says_that_this_machine_can():
+    ended = run_program("--check", program=PROGRAM.parent / "sandboxd")
+    assert ended.returncode == 0, ended.stderr
+    assert "can run sandboxes" in ended.stdout
+
+
