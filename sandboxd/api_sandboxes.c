@@ -1,6 +1,7 @@
 /* api_sandboxes: the control API's calls on one sandbox (spec/e2b.md 0.4, 0.5). */
 #include "sandboxd/api.h"
 #include "sandboxd/exchange.h"
+#include "sandboxd/memory.h"
 #include "sandboxd/reply.h"
 
 #include "common/log.h"
@@ -172,10 +173,8 @@ static bool read_wish(struct request *request, const json_t *body, struct sandbo
 static void create(struct request *request, const struct sandbox_wish *wish)
 {
     char error[JAIL_ERROR_MAX_BYTES];
-    struct creation *creation = calloc(1, sizeof *creation);
+    struct creation *creation = memory_new(sizeof *creation);
 
-    if (creation == NULL)
-        log_panic("out of memory");
     if (!sandbox_start(request->daemon->sandboxes, wish, on_ready, creation, error)) {
         log_error("sandbox cannot start: %s", error);
         free(creation);
@@ -241,10 +240,8 @@ static void on_deleted(void *arg)
 
 void api_delete(struct request *request)
 {
-    struct deletion *deletion = calloc(1, sizeof *deletion);
+    struct deletion *deletion = memory_new(sizeof *deletion);
 
-    if (deletion == NULL)
-        log_panic("out of memory");
     deletion->exchange = exchange_new(request->http, on_deletion_gone, deletion);
     sandbox_end(request->sandbox, "deleted", on_deleted, deletion);
 }

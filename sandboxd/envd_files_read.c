@@ -1,6 +1,7 @@
 /* envd_files_read: GET /files, a file on its way to a client; and envd's health (spec/e2b.md 0.7). */
 #include "sandboxd/envd_files.h"
 #include "sandboxd/exchange.h"
+#include "sandboxd/memory.h"
 #include "sandboxd/reply.h"
 
 #include "common/log.h"
@@ -143,8 +144,9 @@ void envd_files_read(struct request *request)
 
     if (!files_check_access(request) || (path = files_path(request, request_query(request, "path"))) == NULL)
         return;
-    download = calloc(1, sizeof *download);
-    if (download == NULL || (download->out = evbuffer_new()) == NULL)
+    download = memory_new(sizeof *download);
+    download->out = evbuffer_new();
+    if (download->out == NULL)
         log_panic("out of memory");
     download->path = path;
     download->fd = -1;

@@ -6,10 +6,9 @@
  */
 #include "sandboxd/envd_files.h"
 #include "sandboxd/exchange.h"
+#include "sandboxd/memory.h"
 #include "sandboxd/multipart.h"
 #include "sandboxd/reply.h"
-
-#include "common/log.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -167,9 +166,7 @@ static bool resolve_paths(struct request *request, struct upload *upload)
 {
     const char *path = request_query(request, "path");
 
-    upload->paths = calloc(upload->parts.count + 1, sizeof *upload->paths);
-    if (upload->paths == NULL)
-        log_panic("out of memory");
+    upload->paths = memory_new((upload->parts.count + 1) * sizeof *upload->paths);
     for (size_t i = 0; i < upload->parts.count; i++) {
         const char *target = path != NULL ? path : upload->parts.files[i].filename;
 
@@ -201,9 +198,7 @@ static bool read_raw(struct request *request, struct multipart *parts)
         reply_error(request->http, 400, "path query parameter is required for raw body upload");
         return false;
     }
-    parts->files = calloc(1, sizeof *parts->files);
-    if (parts->files == NULL)
-        log_panic("out of memory");
+    parts->files = memory_new(sizeof *parts->files);
     parts->files[0] = (struct multipart_file){.filename = strdup(""), .bytes = body, .length = length};
     parts->count = 1;
     return true;
@@ -249,9 +244,7 @@ void envd_files_write(struct request *request)
 
     if (!files_check_access(request))
         return;
-    upload = calloc(1, sizeof *upload);
-    if (upload == NULL)
-        log_panic("out of memory");
+    upload = memory_new(sizeof *upload);
     if (!read_parts(request, &upload->parts) || !resolve_paths(request, upload)) {
         upload_free(upload);
         return;

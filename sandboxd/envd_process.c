@@ -7,6 +7,7 @@
 #include "sandboxd/base64.h"
 #include "sandboxd/daemon.h"
 #include "sandboxd/exchange.h"
+#include "sandboxd/memory.h"
 #include "sandboxd/process.h"
 #include "sandboxd/reply.h"
 
@@ -215,10 +216,11 @@ static bool read_wish(const json_t *start, struct process_wish *wish)
 /* Joins exchange, process and sandbox. */
 static void stream_start(struct request *request, const struct process_wish *wish)
 {
-    struct stream *stream = calloc(1, sizeof *stream);
+    struct stream *stream = memory_new(sizeof *stream);
 
-    if (stream == NULL || (stream->out = evbuffer_new()) == NULL ||
-        (stream->keepalive = evtimer_new(request->daemon->base, on_keepalive, stream)) == NULL)
+    stream->out = evbuffer_new();
+    stream->keepalive = evtimer_new(request->daemon->base, on_keepalive, stream);
+    if (stream->out == NULL || stream->keepalive == NULL)
         log_panic("out of memory");
     stream->interval.tv_sec = keepalive_seconds(request_header(request, "Keepalive-Ping-Interval"));
     stream->process = process_start(request->daemon->base, request->sandbox, wish, &listener, stream);

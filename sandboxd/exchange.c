@@ -1,6 +1,7 @@
 #include "sandboxd/exchange.h"
 
 #include "common/log.h"
+#include "sandboxd/memory.h"
 
 #include <event2/bufferevent.h>
 #include <event2/event.h>
@@ -39,10 +40,8 @@ static void on_close(struct evhttp_connection *connection, void *arg)
 
 struct exchange *exchange_new(struct evhttp_request *http, void (*gone)(void *arg), void *arg)
 {
-    struct exchange *exchange = calloc(1, sizeof *exchange);
+    struct exchange *exchange = memory_new(sizeof *exchange);
 
-    if (exchange == NULL)
-        log_panic("out of memory");
     exchange->http = http;
     exchange->connection = evhttp_request_get_connection(http);
     exchange->gone = gone;

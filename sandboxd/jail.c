@@ -271,7 +271,9 @@ bool jail_start(struct jail *jail, const char *node_modules, struct jail_process
 
 void jail_release(struct jail *jail, unsigned slot)
 {
-    if (slot >= JAIL_SLOTS_MAX || !jail->slots[slot])
+    if (slot >= JAIL_SLOTS_MAX)
+        log_panic("jail slot %u does not exist", slot);
+    else if (!jail->slots[slot])
         log_panic("jail slot %u released twice", slot);
     jail->slots[slot] = false;
 }

@@ -103,6 +103,7 @@ static const struct {
 /* bwrap's root and its /dev are tmpfs without a size: closed last. */
 static const char *const closing[] = {"--remount-ro", "/dev", "--remount-ro", "/", "--chdir", JAIL_HOME};
 
+#define END          ((const char *)NULL)
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
 /* A memfd that holds the bytes, read from its start; -1 with errno. */
@@ -119,7 +120,7 @@ static int memfd_of(const char *name, const void *bytes, size_t length)
     return fd;
 }
 
-/* Adds arguments, up to a NULL. */
+/* Adds arguments, up to END. */
 static void put(FILE *out, ...)
 {
     va_list list;
@@ -134,7 +135,7 @@ static void put(FILE *out, ...)
 static void put_table(FILE *out, const char *const *table, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        put(out, table[i], NULL);
+        put(out, table[i], END);
 }
 
 /* Adds an option that takes a descriptor with these bytes; false with errno. */
@@ -147,7 +148,7 @@ static bool put_bytes(FILE *out, struct jail_arguments *arguments, const char *o
         return false;
     arguments->fds[arguments->fd_count++] = fd;
     snprintf(number, sizeof number, "%d", fd);
-    put(out, option, number, NULL);
+    put(out, option, number, END);
     return true;
 }
 
@@ -157,17 +158,17 @@ static void put_writable(FILE *out, const struct jail_limits *limits)
         char size[SIZE_TEXT_BYTES];
 
         snprintf(size, sizeof size, "%llu", writable[i].bytes != 0 ? writable[i].bytes : limits->disk_mib * MIB);
-        put(out, "--perms", writable[i].permissions, "--size", size, "--tmpfs", writable[i].path, NULL);
+        put(out, "--perms", writable[i].permissions, "--size", size, "--tmpfs", writable[i].path, END);
     }
 }
 
 static bool put_etc(FILE *out, struct jail_arguments *arguments)
 {
     for (size_t i = 0; i < COUNT(etc_files); i++) {
-        put(out, "--perms", "0644", NULL);
+        put(out, "--perms", "0644", END);
         if (!put_bytes(out, arguments, "--file", etc_files[i].text, strlen(etc_files[i].text)))
             return false;
-        put(out, etc_files[i].path, NULL);
+        put(out, etc_files[i].path, END);
     }
     return true;
 }
@@ -197,10 +198,10 @@ bool jail_arguments_build(struct jail_arguments *arguments, const struct jail_so
     put_table(out, isolation, COUNT(isolation));
     put_table(out, system_mounts, COUNT(system_mounts));
     put_writable(out, limits);
-    put(out, "--ro-bind", sources->init_path, "/run/sandbox-init", NULL);
-    put(out, "--perms", "0755", "--dir", "/opt/agent-runner", NULL);
+    put(out, "--ro-bind", sources->init_path, "/run/sandbox-init", END);
+    put(out, "--perms", "0755", "--dir", "/opt/agent-runner", END);
     if (sources->node_modules != NULL)
-        put(out, "--ro-bind", sources->node_modules, "/opt/agent-runner/node_modules", NULL);
+        put(out, "--ro-bind", sources->node_modules, "/opt/agent-runner/node_modules", END);
     built = put_etc(out, arguments) && put_bytes(out, arguments, "--seccomp", seccomp, seccomp_bytes);
     put_table(out, closing, COUNT(closing));
     if (fclose(out) != 0)

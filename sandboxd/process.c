@@ -447,8 +447,7 @@ struct process *process_find(struct sandbox *sandbox, pid_t pid, const char *tag
 {
     struct process *process;
 
-    LIST_FOREACH(process, &sandbox->processes, next)
-    {
+    for (process = LIST_FIRST(&sandbox->processes); process != NULL; process = LIST_NEXT(process, next)) {
         if (process->state != PROCESS_RUNNING)
             continue;
         if (tag == NULL ? process->pid == pid : process->tag != NULL && strcmp(process->tag, tag) == 0)
@@ -469,8 +468,7 @@ json_t *process_list(struct sandbox *sandbox)
     json_t *list = json_array();
     struct process *process;
 
-    LIST_FOREACH(process, &sandbox->processes, next)
-    {
+    for (process = LIST_FIRST(&sandbox->processes); process != NULL; process = LIST_NEXT(process, next)) {
         json_t *entry;
 
         if (process->state != PROCESS_RUNNING)

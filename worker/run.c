@@ -3,11 +3,11 @@
 #include "common/log.h"
 #include "worker/agent_stream.h"
 #include "worker/collection.h"
+#include "worker/file_event.h"
 #include "worker/line_buffer.h"
 #include "worker/stderr_text.h"
 #include "worker/terminal_line.h"
 
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -16,7 +16,6 @@
 #define TTL_MARGIN_S        60    /* room for collecting files after the agent's last second */
 #define EXIT_GRACE_MS       10000 /* after a terminal line the process has this long to end */
 #define NEAR_END_OF_LIFE_MS 2000  /* a stream lost this close to the sandbox's end of life is a time-out */
-#define FILE_BLOCK_BYTES    49152 /* base64 is made in blocks of this: a multiple of 3 */
 #define SHUTDOWN_TEXT       "server is shutting down"
 
 enum run_state {
@@ -324,58 +323,12 @@ static bool is_unchanged_input(const struct run *run, const char *path, const ch
            memcmp(json_string_value(content), bytes, length) == 0;
 }
 
-/* The event up to its data: the last brace is cut off. */
-static char *file_event_head(const char *path, size_t size)
-{
-    const char *slash = strrchr(path, '/');
-    const char *name = slash != NULL ? slash + 1 : path;
-    char *full, *text = NULL;
-    json_t *head;
-
-    if (asprintf(&full, "%s/%s", AGENT_HOME, path) < 0)
-        return NULL;
-    head = json_pack("{s:s, s:o, s:o, s:o, s:I}", "type", "file", "name", json_lossy_string(name, strlen(name)),
-                     "relative_path", json_lossy_string(path, strlen(path)), "path",
-                     json_lossy_string(full, strlen(full)), "size", (json_int_t)size);
-    free(full);
-    if (head != NULL)
-        text = json_dumps(head, JSON_COMPACT);
-    json_decref(head);
-    if (text != NULL)
-        text[strlen(text) - 1] = '\0';
-    return text;
-}
-
-static void put_file(struct run *run, const char *path, const char *bytes, size_t length)
-{
-    char encoded[FILE_BLOCK_BYTES / 3 * 4 + 1];
-    char *head = file_event_head(path, length);
-
-    if (head == NULL)
-        return;
-    event_stream_begin(run->stream);
-    event_stream_add(run->stream, head, strlen(head));
-    event_stream_add(run->stream, ",\"data\":\"", strlen(",\"data\":\""));
-    while (length > 0) {
-        size_t block = length < FILE_BLOCK_BYTES ? length : FILE_BLOCK_BYTES;
-        int used = EVP_EncodeBlock((unsigned char *)encoded, (const unsigned char *)bytes, (int)block);
-
-        event_stream_add(run->stream, encoded, (size_t)used);
-        bytes += block;
-        length -= block;
-    }
-    event_stream_add(run->stream, "\"}", 2);
-    event_stream_finish(run->stream);
-    event_stream_flush(run->stream);
-    free(head);
-}
-
 static void on_file(void *context, const char *path, const char *bytes, size_t length)
 {
     struct run *run = context;
 
     if (!is_unchanged_input(run, path, bytes, length))
-        put_file(run, path, bytes, length);
+        file_event_put(run->stream, path, bytes, length);
     if (!event_stream_full(run->stream))
         collection_continue(run->collection);
 }
