@@ -397,10 +397,8 @@ static bool set_options(struct http_transfer *transfer, const struct http_reques
         SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
         SET(CURLOPT_LOW_SPEED_TIME, (long)((request->stall_timeout_ms + 999) / 1000));
     }
-    if (request->unix_socket != NULL) {
+    if (request->unix_socket != NULL)
         SET(CURLOPT_UNIX_SOCKET_PATH, request->unix_socket);
-        SET(CURLOPT_PROXY, ""); /* proxy variables are for the network, not for the socket */
-    }
     SET(CURLOPT_ERRORBUFFER, transfer->error);
     SET(CURLOPT_WRITEFUNCTION, on_bytes);
     SET(CURLOPT_WRITEDATA, transfer);

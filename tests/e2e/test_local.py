@@ -13,8 +13,7 @@ from harness.waiting import eventually_async
 
 RESULT = """echo '{"type":"result","subtype":"success","num_turns":1}'"""
 SILENCE = "echo '{\"type\":\"assistant\"}'; sleep 600"
-# Proxy variables are for the cloud: a server that sent its socket's traffic there would fail here.
-LOCAL = {"ANTHROPIC_API_KEY": "test-key", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+LOCAL = {"ANTHROPIC_API_KEY": "test-key"}
 
 
 @pytest.fixture
