@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from harness import procfs
+
 SLOW = float(os.environ.get("SANDSTORM_SLOW", "1"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD = REPOSITORY / os.environ.get("SANDSTORM_BUILD", "build")
@@ -172,10 +174,11 @@ class Sandbox:
 
 def children_of(pid: int) -> list[int]:
     """All descendants of a process."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found += [int(child), *children_of(int(child))]
-    return found
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except procfs.GONE:
+        return []
+    return children + [below for child in children for below in children_of(child)]
 
 
 class Daemon:

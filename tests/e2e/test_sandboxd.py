@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from harness import procfs
 from sandboxd_client import BUILD, SLOW, Daemon, children_of, wait_for
 
 TRUNCATED = (http.client.IncompleteRead, ConnectionError)
@@ -432,7 +433,7 @@ def test_kill_ends_every_process_and_cuts_the_streams(daemon):
         assert "start" in stream.next()
     wait_for(lambda: len(daemon.children) >= 3 + 2 + 6, "all sleep")
     assert sandbox.kill().status == 204
-    left = [Path(f"/proc/{pid}/cmdline").read_text() for pid in daemon.children]
+    left = [procfs.command(pid) for pid in daemon.children]
     assert not [line for line in left if "1000" in line]
     for stream in streams:
         with pytest.raises(TRUNCATED):
@@ -463,14 +464,7 @@ def test_a_killed_daemon_takes_its_sandboxes_along(start_daemon):
     children = wait_for(lambda: len(daemon.children) >= 4 and daemon.children, "all sleep")
     daemon.process.send_signal(signal.SIGKILL)
     daemon.process.wait()
-    wait_for(lambda: not [pid for pid in children if is_alive(pid)], "all died")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_for(lambda: not [pid for pid in children if procfs.is_alive(pid)], "all died")
 
 
 def test_a_sandbox_whose_init_dies_is_gone(daemon, sandbox):

@@ -1,13 +1,17 @@
 """What /proc tells about the server's processes."""
 
+from contextlib import suppress
 from pathlib import Path
+
+# A process may end between two looks at it.
+GONE = (FileNotFoundError, ProcessLookupError)
 
 
 def stat_fields(pid: int) -> list[str]:
     """Fields of /proc/PID/stat from the state on; empty when the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+    except GONE:
         return []
 
 
@@ -37,11 +41,12 @@ def is_alive(pid: int) -> bool:
 def descriptors(pid: int) -> dict[int, str]:
     """Open descriptors and what they point at."""
     found = {}
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found[int(link.name)] = str(link.readlink())
-        except FileNotFoundError:
-            continue
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(*GONE):
+                found[int(link.name)] = str(link.readlink())
+    except GONE:
+        return {}
     return found
 
 
@@ -71,5 +76,5 @@ def command(pid: int) -> str:
     """The command line of a process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    except GONE:
         return ""
