@@ -31,7 +31,7 @@ bool access_basic_user(const char *authorization, char name[static ACCESS_USER_M
         return false;
     authorization += sizeof scheme - 1;
     length = strlen(authorization);
-    if (length / 4 * 3 + 2 >= ACCESS_USER_MAX_BYTES || !base64_decode(authorization, length, name, &used))
+    if (length / 4 * 3 + 2 >= ACCESS_USER_MAX_BYTES || !base64_decode_lenient(authorization, length, name, &used))
         return false;
     name[used] = '\0';
     name[strcspn(name, ":")] = '\0';

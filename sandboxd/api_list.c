@@ -92,7 +92,7 @@ static bool read_cursor(struct listing *listing, const char *token)
     size_t length;
     int end = 0;
 
-    if (strlen(token) >= CURSOR_MAX_BYTES || !base64_decode(token, strlen(token), text, &length))
+    if (strlen(token) >= CURSOR_MAX_BYTES || !base64_decode_lenient(token, strlen(token), text, &length))
         return false;
     text[length] = '\0';
     if (sscanf(text, "%lld__%21[a-z0-9]%n", &listing->after_us, listing->after_id, &end) != 2 || listing->after_us < 0)

@@ -37,7 +37,7 @@ static int value_of(char c)
     return found == NULL ? -1 : (int)(found - alphabet);
 }
 
-bool base64_decode(const char *text, size_t length, void *out, size_t *decoded)
+bool base64_decode_lenient(const char *text, size_t length, void *out, size_t *decoded)
 {
     unsigned char *to = out;
     uint32_t bits = 0;

@@ -12,6 +12,7 @@
 void base64_encode(const void *bytes, size_t length, char *out);
 
 /* Decodes to at most length / 4 * 3 + 2 bytes at out; false when the text is no base64. */
-bool base64_decode(const char *text, size_t length, void *out, size_t *decoded) __attribute__((warn_unused_result));
+bool base64_decode_lenient(const char *text, size_t length, void *out, size_t *decoded)
+    __attribute__((warn_unused_result));
 
 #endif
