@@ -1,7 +1,6 @@
-#include "sandboxd/sandbox.h"
+#include "sandboxd/sandbox_internal.h"
 
 #include "common/log.h"
-#include "sandboxd/channel.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,157 +14,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_TIMEOUT_MS   10000
-#define BUCKETS            256
-#define PENDING_ORDERS_MAX 1024
-#define PROXY_URL          "http://127.0.0.1:3128"
-#define PROXY_EXCEPTIONS   "localhost,127.0.0.1,::1"
-
-/* An order that waits for init's answer. */
-struct pending {
-    LIST_ENTRY(pending) next;
-    uint32_t tag;
-    enum control_kind kind; /* of the answer */
-    sandbox_answer answer;
-    void *arg;
-};
-
-/* Who waits for the end of a sandbox. */
-struct end_waiter {
-    LIST_ENTRY(end_waiter) next;
-    void (*ended)(void *arg);
-    void *arg;
-};
-
-LIST_HEAD(pending_list, pending);
-LIST_HEAD(sandbox_watch_list, sandbox_watch);
-LIST_HEAD(end_waiter_list, end_waiter);
-
-/* What only this file touches. */
-struct sandbox_private {
-    pid_t bwrap_pid;
-    int timeout_s;  /* the life it was asked to have, once it runs */
-    int init_pidfd; /* -1 until init answered */
-    struct channel *channel;
-    struct event *timer;  /* start limit, then end of life */
-    struct event *errors; /* bwrap's stderr until init answered */
-    int errors_fd;
-    size_t errors_bytes;
-    char errors_text[JAIL_ERROR_MAX_BYTES];
-    void (*ready)(struct sandbox *sandbox, const char *reason, void *arg);
-    void *ready_arg;
-    uint32_t last_tag;
-    unsigned pending_count;
-    struct pending_list pending;
-    struct sandbox_watch_list watches;
-    struct end_waiter_list waiters;
-};
-
-LIST_HEAD(sandbox_list, sandbox);
-
-struct sandbox_table {
-    struct event_base *base;
-    struct jail *jail;
-    const struct endpoint_list *allowed;
-    const struct sandbox_hooks *hooks;
-    struct sandbox_list running[BUCKETS];
-    struct sandbox_list unlisted; /* STARTING and ENDING */
-    void (*all_ended)(void *arg);
-    void *all_ended_arg;
-};
-
-/* --- the table ------------------------------------------------------------------------------------ */
-
-/* The bucket of an id; ids are random, so a few of their bytes are a hash. */
-static struct sandbox_list *bucket_of(struct sandbox_table *table, const char *id)
-{
-    unsigned hash = 0;
-
-    for (size_t i = 0; id[i] != '\0'; i++)
-        hash = hash * 31 + (unsigned char)id[i];
-    return &table->running[hash % BUCKETS];
-}
-
-struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *jail, const struct endpoint_list *allowed,
-                                        const struct sandbox_hooks *hooks)
-{
-    struct sandbox_table *table = calloc(1, sizeof *table);
-
-    if (table == NULL)
-        return NULL;
-    table->base = base;
-    table->jail = jail;
-    table->allowed = allowed;
-    table->hooks = hooks;
-    LIST_INIT(&table->unlisted);
-    for (size_t i = 0; i < BUCKETS; i++)
-        LIST_INIT(&table->running[i]);
-    return table;
-}
-
-void sandbox_table_free(struct sandbox_table *table)
-{
-    free(table);
-}
-
-struct sandbox *sandbox_find(struct sandbox_table *table, const char *id)
-{
-    struct sandbox *sandbox;
-
-    LIST_FOREACH(sandbox, bucket_of(table, id), next)
-    {
-        if (strcmp(sandbox->id, id) == 0)
-            return sandbox;
-    }
-    return NULL;
-}
-
-void sandbox_table_each(struct sandbox_table *table, void (*visit)(struct sandbox *sandbox, void *arg), void *arg)
-{
-    for (size_t i = 0; i < BUCKETS; i++) {
-        struct sandbox *sandbox = LIST_FIRST(&table->running[i]);
-
-        while (sandbox != NULL) {
-            struct sandbox *following = LIST_NEXT(sandbox, next);
-
-            visit(sandbox, arg);
-            sandbox = following;
-        }
-    }
-}
-
-/* Tells who waits for the end of all, once nothing is left. */
-static void check_all_ended(struct sandbox_table *table)
-{
-    void (*all_ended)(void *arg) = table->all_ended;
-
-    if (all_ended == NULL || !LIST_EMPTY(&table->unlisted))
-        return;
-    table->all_ended = NULL;
-    all_ended(table->all_ended_arg);
-}
-
-static void end_one(struct sandbox *sandbox, void *arg)
-{
-    sandbox_end(sandbox, arg, NULL, NULL);
-}
-
-void sandbox_table_end_all(struct sandbox_table *table, void (*done)(void *arg), void *arg)
-{
-    struct sandbox *sandbox;
-
-    table->all_ended = done;
-    table->all_ended_arg = arg;
-    sandbox_table_each(table, end_one, "shutdown");
-    LIST_FOREACH(sandbox, &table->unlisted, next)
-    sandbox_end(sandbox, "shutdown", NULL, NULL);
-    check_all_ended(table);
-}
+#define START_TIMEOUT_MS 10000
+#define PROXY_URL        "http://127.0.0.1:3128"
+#define PROXY_EXCEPTIONS "localhost,127.0.0.1,::1"
 
 /* --- the end -------------------------------------------------------------------------------------- */
 
-/* Frees a sandbox of which nothing runs any more. */
-static void sandbox_free(struct sandbox *sandbox)
+void sandbox_free(struct sandbox *sandbox)
 {
     struct sandbox_private *own = sandbox->private;
 
@@ -183,18 +38,6 @@ static void sandbox_free(struct sandbox *sandbox)
     free(sandbox->template_name);
     free(own);
     free(sandbox);
-}
-
-/* Forgets the orders that wait: their owners have watches, and were told. */
-static void drop_pending(struct sandbox_private *own)
-{
-    struct pending *pending;
-
-    while ((pending = LIST_FIRST(&own->pending)) != NULL) {
-        LIST_REMOVE(pending, next);
-        free(pending);
-    }
-    own->pending_count = 0;
 }
 
 static void tell_watches(struct sandbox_private *own)
@@ -246,24 +89,9 @@ void sandbox_end(struct sandbox *sandbox, const char *why, void (*ended)(void *a
     sandbox->state = SANDBOX_ENDING;
     evtimer_del(own->timer);
     tell_watches(own);
-    drop_pending(own);
+    sandbox_orders_forget(own);
     channel_close(own->channel);
     kill_processes(own);
-}
-
-/* Tells the ones who waited: for the start, which then failed, and for the end. */
-static void tell_ended(struct sandbox *sandbox)
-{
-    struct sandbox_private *own = sandbox->private;
-    struct end_waiter *waiter;
-
-    if (own->ready != NULL)
-        own->ready(NULL, own->errors_bytes > 0 ? own->errors_text : "it ended while it started", own->ready_arg);
-    while ((waiter = LIST_FIRST(&own->waiters)) != NULL) {
-        LIST_REMOVE(waiter, next);
-        waiter->ended(waiter->arg);
-        free(waiter);
-    }
 }
 
 /* Keeps what bwrap says while it starts, as the reason if it fails. */
@@ -287,34 +115,20 @@ static void on_errors(evutil_socket_t fd, short what, void *arg)
     own->errors_bytes = strlen(own->errors_text);
 }
 
-void sandbox_table_reaped(struct sandbox_table *table, pid_t pid, int status)
+void sandbox_tell_ended(struct sandbox *sandbox)
 {
-    struct sandbox *sandbox;
+    struct sandbox_private *own = sandbox->private;
+    struct end_waiter *waiter;
 
-    LIST_FOREACH(sandbox, &table->unlisted, next)
-    {
-        if (sandbox->private->bwrap_pid == pid)
-            break;
+    /* What bwrap said last may still lie in the pipe. */
+    on_errors(own->errors_fd, EV_READ, own);
+    if (own->ready != NULL)
+        own->ready(NULL, own->errors_bytes > 0 ? own->errors_text : "it ended while it started", own->ready_arg);
+    while ((waiter = LIST_FIRST(&own->waiters)) != NULL) {
+        LIST_REMOVE(waiter, next);
+        waiter->ended(waiter->arg);
+        free(waiter);
     }
-    for (size_t i = 0; i < BUCKETS && sandbox == NULL; i++) {
-        LIST_FOREACH(sandbox, &table->running[i], next)
-        {
-            if (sandbox->private->bwrap_pid == pid)
-                break;
-        }
-    }
-    if (sandbox == NULL)
-        return;
-    on_errors(sandbox->private->errors_fd, EV_READ, sandbox->private);
-    if (sandbox->state != SANDBOX_ENDING) {
-        log_warn("sandbox %s: bwrap ended by itself, wait status 0x%x", sandbox->id, (unsigned)status);
-        sandbox_end(sandbox, "bwrap ended", NULL, NULL);
-    }
-    LIST_REMOVE(sandbox, next);
-    jail_release(table->jail, sandbox->slot);
-    tell_ended(sandbox);
-    sandbox_free(sandbox);
-    check_all_ended(table);
 }
 
 /* --- the start ------------------------------------------------------------------------------------ */
@@ -401,30 +215,12 @@ static void on_hello(struct sandbox *sandbox, pid_t init_pid)
     close(own->errors_fd);
     own->errors_fd = -1;
     LIST_REMOVE(sandbox, next);
-    LIST_INSERT_HEAD(bucket_of(sandbox->table, sandbox->id), sandbox, next);
+    LIST_INSERT_HEAD(sandbox_bucket(sandbox->table, sandbox->id), sandbox, next);
     sandbox->state = SANDBOX_RUNNING;
     gettimeofday(&sandbox->started_at, NULL);
     set_lifetime(sandbox, own->timeout_s);
     own->ready = NULL;
     ready(sandbox, NULL, own->ready_arg);
-}
-
-/* Gives the answer to the order that waits for it; an answer nobody waits for is dropped. */
-static void on_answer(struct sandbox *sandbox, struct control_message *answer)
-{
-    struct pending *pending;
-
-    LIST_FOREACH(pending, &sandbox->private->pending, next)
-    {
-        if (pending->tag == answer->header.tag && pending->kind == answer->header.kind)
-            break;
-    }
-    if (pending == NULL)
-        return;
-    LIST_REMOVE(pending, next);
-    sandbox->private->pending_count--;
-    pending->answer(answer, pending->arg);
-    free(pending);
 }
 
 /* A connection was made inside. */
@@ -448,7 +244,7 @@ static void on_notice(void *arg, struct control_message *notice)
         break;
     case CONTROL_SPAWNED:
     case CONTROL_OPENED:
-        on_answer(sandbox, notice);
+        sandbox_orders_answer(sandbox, notice);
         break;
     case CONTROL_EXITED:
         sandbox->table->hooks->exited(sandbox, notice->header.value, (int)notice->header.flags);
@@ -546,6 +342,11 @@ bool sandbox_start(struct sandbox_table *table, const struct sandbox_wish *wish,
         strcpy(error, "out of memory");
         return false;
     }
+    if (table->all_ended != NULL) {
+        strcpy(error, "sandboxd is ending");
+        sandbox_free(sandbox);
+        return false;
+    }
     if (!jail_start(table->jail, wish->node_modules, &process, error)) {
         sandbox_free(sandbox);
         return false;
@@ -603,61 +404,4 @@ int sandbox_add_proxy_envs(const struct sandbox *sandbox, json_t *envs)
         return 0;
     }
     return 0;
-}
-
-/* Registers who gets the answer to the next order; its tag, or 0 when too many wait. */
-static uint32_t expect_answer(struct sandbox *sandbox, enum control_kind kind, sandbox_answer answer, void *arg)
-{
-    struct sandbox_private *own = sandbox->private;
-    struct pending *pending;
-
-    if (sandbox->state != SANDBOX_RUNNING || own->pending_count == PENDING_ORDERS_MAX)
-        return 0;
-    pending = malloc(sizeof *pending);
-    if (pending == NULL)
-        return 0;
-    if (++own->last_tag == 0)
-        own->last_tag = 1;
-    *pending = (struct pending){.tag = own->last_tag, .kind = kind, .answer = answer, .arg = arg};
-    LIST_INSERT_HEAD(&own->pending, pending, next);
-    own->pending_count++;
-    return pending->tag;
-}
-
-bool sandbox_order_spawn(struct sandbox *sandbox, int argc, unsigned envc, const int fds[static CONTROL_FDS_MAX],
-                         sandbox_answer answer, void *arg)
-{
-    struct control_message order = {.header = {.kind = CONTROL_SPAWN, .value = argc, .flags = envc},
-                                    .fd_count = CONTROL_FDS_MAX};
-
-    memcpy(order.fds, fds, sizeof order.fds);
-    order.header.tag = expect_answer(sandbox, CONTROL_SPAWNED, answer, arg);
-    if (order.header.tag == 0) {
-        control_close_fds(&order);
-        return false;
-    }
-    channel_send(sandbox->private->channel, &order);
-    return true;
-}
-
-bool sandbox_order_open(struct sandbox *sandbox, const char *path, enum control_open_mode mode, sandbox_answer answer,
-                        void *arg)
-{
-    struct control_message order = {.header = {.kind = CONTROL_OPEN, .flags = mode}, .payload_bytes = strlen(path)};
-
-    if (order.payload_bytes >= CONTROL_PAYLOAD_MAX_BYTES)
-        return false;
-    order.header.tag = expect_answer(sandbox, CONTROL_OPENED, answer, arg);
-    if (order.header.tag == 0)
-        return false;
-    memcpy(order.payload, path, order.payload_bytes);
-    channel_send(sandbox->private->channel, &order);
-    return true;
-}
-
-void sandbox_order_signal(struct sandbox *sandbox, pid_t pid, int signal_number)
-{
-    struct control_message order = {.header = {.kind = CONTROL_SIGNAL, .value = pid, .flags = (uint32_t)signal_number}};
-
-    channel_send(sandbox->private->channel, &order);
 }
