@@ -1,0 +1,103 @@
+/* Admission over processes is exact, and a dead worker's runs are given back. */
+#include "common/scoreboard.h"
+#include "tests/unit/unit.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_RUNS 100
+#define CHILDREN 4
+#define ATTEMPTS 1000
+
+/* What a worker does in the race: takes whatever it is given, and leaves without giving anything back. */
+static _Noreturn void admit_all_and_die(struct scoreboard *scoreboard, int slot)
+{
+    for (int i = 0; i < ATTEMPTS; i++) {
+        if (!scoreboard_admit_run(scoreboard, slot) && atomic_load(&scoreboard->live_runs) > MAX_RUNS)
+            _exit(1);
+    }
+    _exit(0);
+}
+
+static void test_admission_is_exact_over_processes_and_release_gives_back(void **state)
+{
+    struct scoreboard *scoreboard = scoreboard_new(MAX_RUNS);
+    int slots[CHILDREN];
+    unsigned given_back = 0;
+
+    (void)state;
+    assert_non_null(scoreboard);
+    for (int i = 0; i < CHILDREN; i++) {
+        slots[i] = scoreboard_take_slot(scoreboard, 1);
+        assert_true(slots[i] >= 0);
+    }
+    for (int i = 0; i < CHILDREN; i++) {
+        pid_t pid = fork();
+
+        assert_true(pid >= 0);
+        if (pid == 0)
+            admit_all_and_die(scoreboard, slots[i]);
+    }
+    for (int i = 0; i < CHILDREN; i++) {
+        int status;
+
+        assert_true(wait(&status) > 0);
+        assert_int_equal(status, 0);
+    }
+    assert_int_equal(atomic_load(&scoreboard->live_runs), MAX_RUNS);
+    for (int i = 0; i < CHILDREN; i++)
+        given_back += scoreboard_release_slot(scoreboard, slots[i]);
+    assert_int_equal(given_back, MAX_RUNS);
+    assert_int_equal(atomic_load(&scoreboard->live_runs), 0);
+    scoreboard_free(scoreboard);
+}
+
+static void test_an_ended_run_makes_room_and_is_counted(void **state)
+{
+    struct scoreboard *scoreboard = scoreboard_new(1);
+    int slot;
+
+    (void)state;
+    assert_non_null(scoreboard);
+    slot = scoreboard_take_slot(scoreboard, 7);
+    assert_true(scoreboard_admit_run(scoreboard, slot));
+    assert_false(scoreboard_admit_run(scoreboard, slot));
+    scoreboard_end_run(scoreboard, slot);
+    assert_true(scoreboard_admit_run(scoreboard, slot));
+    assert_int_equal(atomic_load(&scoreboard->slots[slot].ended_runs), 1);
+    assert_int_equal(atomic_load(&scoreboard->slots[slot].live_runs), 1);
+    scoreboard_free(scoreboard);
+}
+
+static void test_a_slot_is_taken_once_and_starts_clean(void **state)
+{
+    struct scoreboard *scoreboard = scoreboard_new(10);
+    int slot;
+
+    (void)state;
+    assert_non_null(scoreboard);
+    for (int i = 0; i < SCOREBOARD_SLOTS_MAX; i++)
+        assert_int_equal(scoreboard_take_slot(scoreboard, 1), i);
+    assert_int_equal(scoreboard_take_slot(scoreboard, 1), -1);
+    assert_true(scoreboard_admit_run(scoreboard, 5));
+    scoreboard_end_run(scoreboard, 5);
+    assert_int_equal(scoreboard_release_slot(scoreboard, 5), 0);
+    slot = scoreboard_take_slot(scoreboard, 2);
+    assert_int_equal(slot, 5);
+    assert_int_equal(atomic_load(&scoreboard->slots[slot].state), WORKER_STARTING);
+    assert_int_equal(atomic_load(&scoreboard->slots[slot].generation), 2);
+    assert_int_equal(atomic_load(&scoreboard->slots[slot].ended_runs), 0);
+    assert_true(monotonic_ms() - atomic_load(&scoreboard->slots[slot].heartbeat_ms) < 1000);
+    scoreboard_free(scoreboard);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_admission_is_exact_over_processes_and_release_gives_back),
+        cmocka_unit_test(test_an_ended_run_makes_room_and_is_counted),
+        cmocka_unit_test(test_a_slot_is_taken_once_and_starts_clean),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
