@@ -639,6 +639,10 @@ struct settings_load *settings_load(int argc, char *const argv[])
     }
     set_defaults(load);
     read_argv(load, argc, argv);
+    if (load->file == NULL) { /* no memory for --config */
+        settings_load_free(load);
+        return NULL;
+    }
     read_environment(load);
     read_file(load);
     complete_defaults(load);
@@ -682,14 +686,15 @@ const char *settings_load_file(const struct settings_load *load)
     return load->file;
 }
 
-static void format_value(const struct settings_load *load, size_t index, char *out, size_t size)
+/* A value as text: a setting's own, or its number written into room[]. */
+static const char *value_text(const struct settings_load *load, size_t index, char *room, size_t size)
 {
     struct settings values = load->values;
 
     if (is_text(&table[index]))
-        snprintf(out, size, "%s", *string_at(&values, &table[index]));
-    else
-        format_number(&table[index], *number_at(&values, &table[index]), out, size);
+        return *string_at(&values, &table[index]);
+    format_number(&table[index], *number_at(&values, &table[index]), room, size);
+    return room;
 }
 
 static void format_source(const struct settings_load *load, size_t index, char *out, size_t size)
@@ -715,11 +720,11 @@ static void format_source(const struct settings_load *load, size_t index, char *
 void settings_print(const struct settings_load *load, FILE *out)
 {
     for (size_t i = 0; i < SETTING_COUNT; i++) {
-        char value[512], source[PATH_MAX + 16];
+        char room[64], source[PATH_MAX + 16];
 
-        format_value(load, i, value, sizeof value);
         format_source(load, i, source, sizeof source);
-        fprintf(out, "%s = %-*s # %s\n", table[i].key, (int)(34 - strlen(table[i].key)), value, source);
+        fprintf(out, "%s = %-*s # %s\n", table[i].key, (int)(34 - strlen(table[i].key)),
+                value_text(load, i, room, sizeof room), source);
     }
 }
 
@@ -744,20 +749,24 @@ void settings_print_help(FILE *out)
     }
 }
 
+/* Texts are compared whole, whatever their length. */
+static bool is_same_value(const struct settings_load *left, const struct settings_load *right, size_t index)
+{
+    struct settings one = left->values, other = right->values;
+
+    if (is_text(&table[index]))
+        return strcmp(*string_at(&one, &table[index]), *string_at(&other, &table[index])) == 0;
+    return *number_at(&one, &table[index]) == *number_at(&other, &table[index]);
+}
+
 bool settings_reload_allowed(const struct settings_load *old_load, const struct settings_load *new_load,
                              const char **key)
 {
     for (size_t i = 0; i < SETTING_COUNT; i++) {
-        char before[512], after[512];
-
-        if (table[i].reloadable)
+        if (table[i].reloadable || is_same_value(old_load, new_load, i))
             continue;
-        format_value(old_load, i, before, sizeof before);
-        format_value(new_load, i, after, sizeof after);
-        if (strcmp(before, after) != 0) {
-            *key = table[i].key;
-            return false;
-        }
+        *key = table[i].key;
+        return false;
     }
     return true;
 }

@@ -199,6 +199,26 @@ static void test_a_reload_may_change_only_what_is_reloadable(void **state)
     settings_load_free(cold);
 }
 
+static void test_a_long_list_that_changes_at_its_end_is_noticed(void **state)
+{
+    enum { ITEMS = 60 };
+    char before_list[ITEMS * 16], after_list[ITEMS * 16];
+    struct settings_load *before, *after;
+    const char *key = NULL;
+    size_t used = 0;
+
+    (void)state;
+    for (int i = 0; i < ITEMS; i++)
+        used += (size_t)snprintf(before_list + used, sizeof before_list - used, "127.0.0.1:%d,", 1000 + i);
+    snprintf(after_list, sizeof after_list, "%s127.0.0.2:1", before_list);
+    before = LOAD("--bind", before_list);
+    after = LOAD("--bind", after_list);
+    assert_false(settings_reload_allowed(before, after, &key));
+    assert_string_equal(key, "bind");
+    settings_load_free(before);
+    settings_load_free(after);
+}
+
 static void test_actions_are_told(void **state)
 {
     static const struct {
@@ -226,6 +246,7 @@ int main(void)
         cmocka_unit_test(test_the_models_endpoint_is_what_sandboxes_may_reach),
         cmocka_unit_test(test_errors_name_their_source),
         cmocka_unit_test(test_a_reload_may_change_only_what_is_reloadable),
+        cmocka_unit_test(test_a_long_list_that_changes_at_its_end_is_noticed),
         cmocka_unit_test(test_actions_are_told),
     };
 
