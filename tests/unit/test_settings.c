@@ -202,7 +202,7 @@ static void test_a_reload_may_change_only_what_is_reloadable(void **state)
 static void test_a_long_list_that_changes_at_its_end_is_noticed(void **state)
 {
     enum { ITEMS = 60 };
-    char before_list[ITEMS * 16], after_list[ITEMS * 16];
+    char before_list[ITEMS * 16], after_list[sizeof before_list + 16];
     struct settings_load *before, *after;
     const char *key = NULL;
     size_t used = 0;
