@@ -2,9 +2,10 @@
 
 #include "common/log.h"
 #include "common/scoreboard.h"
-#include "master/child.h"
 #include "master/generation.h"
 #include "master/listen.h"
+#include "master/master_signals.h"
+#include "master/master_state.h"
 #include "master/notify.h"
 #include "master/preflight.h"
 #include "master/runtime.h"
@@ -13,50 +14,17 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 /* The loop looks at heartbeats at least this often. */
 #define TICK_MS 1000
 /* A loop that comes back later than this was itself stopped (a terminal's ^Z, a frozen machine). */
-#define AWAY_MS 5000
-/* Random bytes in the name of an instance that was not given one. */
-#define INSTANCE_BYTES   8
+#define AWAY_MS          5000
 #define STATUS_MAX_BYTES 256
-
-enum master_phase {
-    MASTER_RUNTIME,  /* waits for the local runtime, which the workers need to know of */
-    MASTER_STARTING, /* the first generation starts */
-    MASTER_SERVING,
-    MASTER_STOPPING, /* workers were told to stop; over when they, then the runtime, are gone */
-};
-
-struct master {
-    enum master_phase phase;
-    int exit_code;
-    int argc;
-    char *const *argv;
-    struct settings_load *load; /* of the start, until the first generation has it */
-    int signal_fd;
-    struct listeners listeners;
-    struct scoreboard *scoreboard;
-    struct workers *workers;
-    struct runtime *runtime;    /* NULL: none */
-    struct generation *current; /* NULL before MASTER_STARTING */
-    struct generation *next;    /* of a reload that is under way */
-    unsigned generations;       /* how many there were */
-    bool reload_wanted;         /* a HUP that is still to be obeyed */
-    int64_t loop_ms;            /* when the loop last went round */
-    int64_t awake_ms;           /* since when the loop goes round without a gap */
-    int64_t watchdog_ms;        /* when the service manager is to hear of us next */
-    char *instance;
-};
 
 static const struct settings *start_settings(const struct master *master)
 {
@@ -106,11 +74,8 @@ static void log_start(const struct master *master)
 
 /* --- stop --------------------------------------------------------------------------------------- */
 
-/*
- * Tells all workers to stop (EVENT_STOP) or to end at once (EVENT_END). The loop ends when they are gone. The workers
- * close their sockets too: a new client is refused at once instead of waiting in a queue that nobody serves.
- */
-static void stop(struct master *master, enum child_event how)
+/* The listening sockets close when their last holder does: the workers close theirs on these orders. */
+void master_stop(struct master *master, enum child_event how)
 {
     if (master->phase != MASTER_STOPPING) {
         notify_stopping("waiting for the runs to end");
@@ -125,7 +90,7 @@ static void give_up(struct master *master)
 {
     log_error("the server does not start");
     master->exit_code = EXIT_FAILURE;
-    stop(master, EVENT_END);
+    master_stop(master, EVENT_END);
 }
 
 static bool is_over(const struct master *master)
@@ -336,117 +301,6 @@ static void advance(struct master *master, int64_t now_ms)
         advance_stopping(master, now_ms);
 }
 
-/* --- signals ------------------------------------------------------------------------------------ */
-
-static void on_term(struct master *master, int number)
-{
-    enum child_event how = master->phase == MASTER_STOPPING ? EVENT_END : EVENT_STOP;
-
-    log_info("SIG%s: %s", sigabbrev_np(number), how == EVENT_STOP ? "stopping, runs may end" : "stopping at once");
-    stop(master, how);
-}
-
-static void on_interrupt(struct master *master, int number)
-{
-    log_info("SIG%s: stopping at once", sigabbrev_np(number));
-    stop(master, EVENT_END);
-}
-
-static void on_hup(struct master *master, int number)
-{
-    (void)number;
-    if (master->phase == MASTER_STOPPING)
-        log_info("SIGHUP ignored: the server stops");
-    else
-        master->reload_wanted = true;
-}
-
-/* True when the number of workers may change now. */
-static bool may_resize(const struct master *master, int number)
-{
-    if (master->phase == MASTER_SERVING && master->next == NULL)
-        return true;
-    log_info("SIG%s ignored: the server starts, reloads or stops", sigabbrev_np(number));
-    return false;
-}
-
-static void log_resized(const struct master *master, bool changed)
-{
-    log_info("%u workers wanted%s", generation_wanted(master->current), changed ? "" : ", as before: at the bound");
-}
-
-static void on_ttin(struct master *master, int number)
-{
-    if (may_resize(master, number))
-        log_resized(master, generation_grow(master->current));
-}
-
-static void on_ttou(struct master *master, int number)
-{
-    if (may_resize(master, number))
-        log_resized(master, generation_shrink(master->current, master->workers));
-}
-
-static void on_unsupported(struct master *master, int number)
-{
-    (void)master;
-    log_info("SIG%s is not supported: ignored", sigabbrev_np(number));
-}
-
-/* Several exits may hide behind one SIGCHLD. Children that are neither worker nor runtime were here before us. */
-static void on_child(struct master *master, int number)
-{
-    int status;
-    pid_t pid;
-
-    (void)number;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (!workers_reaped(master->workers, pid, status) &&
-            (master->runtime == NULL || !runtime_reaped(master->runtime, pid, status, monotonic_ms())))
-            log_debug("reaped pid %d, a stranger", (int)pid);
-    }
-}
-
-static const struct {
-    int number;
-    void (*handle)(struct master *master, int number);
-} signal_table[] = {
-    {SIGCHLD, on_child},       {SIGTERM, on_term},         {SIGINT, on_interrupt}, {SIGQUIT, on_interrupt},
-    {SIGHUP, on_hup},          {SIGTTIN, on_ttin},         {SIGTTOU, on_ttou},     {SIGUSR1, on_unsupported},
-    {SIGUSR2, on_unsupported}, {SIGWINCH, on_unsupported},
-};
-
-#define SIGNAL_COUNT (sizeof signal_table / sizeof *signal_table)
-
-/* From here on the signals of the table come through the descriptor only. */
-static bool open_signals(struct master *master)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    for (size_t i = 0; i < SIGNAL_COUNT; i++)
-        sigaddset(&set, signal_table[i].number);
-    signal(SIGCHLD, SIG_DFL); /* an inherited SIG_IGN would reap behind our back */
-    signal(SIGPIPE, SIG_IGN);
-    sigprocmask(SIG_SETMASK, &set, NULL);
-    master->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (master->signal_fd < 0)
-        log_error("cannot read signals: %s", strerror(errno));
-    return master->signal_fd >= 0;
-}
-
-static void read_signals(struct master *master)
-{
-    struct signalfd_siginfo info;
-
-    while (read(master->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
-        for (size_t i = 0; i < SIGNAL_COUNT; i++) {
-            if (signal_table[i].number == (int)info.ssi_signo)
-                signal_table[i].handle(master, (int)info.ssi_signo);
-        }
-    }
-}
-
 /* --- the loop ----------------------------------------------------------------------------------- */
 
 /* The earlier of two times, where -1 is never. */
@@ -485,7 +339,7 @@ static void wait_for_events(struct master *master)
     if (fds[1].revents != 0)
         runtime_readable(master->runtime);
     workers_polled(master->workers, fds + 2, count);
-    read_signals(master);
+    master_read_signals(master);
 }
 
 /* What time brings: the throttles, the deadlines, the heartbeats, the watchdog. */
@@ -545,7 +399,8 @@ static bool prepare(struct master *master)
     static const struct workers_callbacks callbacks = {.admitted = on_admitted, .buried = on_buried};
     const struct settings *settings = start_settings(master);
 
-    if (!open_signals(master) || !preflight_check(settings) || !preflight_raise_descriptors(settings->max_runs) ||
+    if (!master_open_signals(master) || !preflight_check(settings) ||
+        !preflight_raise_descriptors(settings->max_runs) ||
         !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) || !name_instance(master))
         return false;
     master->scoreboard = scoreboard_new((unsigned)settings->max_runs);

@@ -1,0 +1,119 @@
+#include "master/master_signals.h"
+
+#include "common/log.h"
+#include "common/scoreboard.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void on_term(struct master *master, int number)
+{
+    enum child_event how = master->phase == MASTER_STOPPING ? EVENT_END : EVENT_STOP;
+
+    log_info("SIG%s: %s", sigabbrev_np(number), how == EVENT_STOP ? "stopping, runs may end" : "stopping at once");
+    master_stop(master, how);
+}
+
+static void on_interrupt(struct master *master, int number)
+{
+    log_info("SIG%s: stopping at once", sigabbrev_np(number));
+    master_stop(master, EVENT_END);
+}
+
+static void on_hup(struct master *master, int number)
+{
+    (void)number;
+    if (master->phase == MASTER_STOPPING)
+        log_info("SIGHUP ignored: the server stops");
+    else
+        master->reload_wanted = true;
+}
+
+/* True when the number of workers may change now. */
+static bool may_resize(const struct master *master, int number)
+{
+    if (master->phase == MASTER_SERVING && master->next == NULL)
+        return true;
+    log_info("SIG%s ignored: the server starts, reloads or stops", sigabbrev_np(number));
+    return false;
+}
+
+static void log_resized(const struct master *master, bool changed)
+{
+    log_info("%u workers wanted%s", generation_wanted(master->current), changed ? "" : ", as before: at the bound");
+}
+
+static void on_ttin(struct master *master, int number)
+{
+    if (may_resize(master, number))
+        log_resized(master, generation_grow(master->current));
+}
+
+static void on_ttou(struct master *master, int number)
+{
+    if (may_resize(master, number))
+        log_resized(master, generation_shrink(master->current, master->workers));
+}
+
+static void on_unsupported(struct master *master, int number)
+{
+    (void)master;
+    log_info("SIG%s is not supported: ignored", sigabbrev_np(number));
+}
+
+/* Several exits may hide behind one SIGCHLD. Children that are neither worker nor runtime were here before us. */
+static void on_child(struct master *master, int number)
+{
+    int status;
+    pid_t pid;
+
+    (void)number;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (!workers_reaped(master->workers, pid, status) &&
+            (master->runtime == NULL || !runtime_reaped(master->runtime, pid, status, monotonic_ms())))
+            log_debug("reaped pid %d, a stranger", (int)pid);
+    }
+}
+
+static const struct {
+    int number;
+    void (*handle)(struct master *master, int number);
+} signal_table[] = {
+    {SIGCHLD, on_child},       {SIGTERM, on_term},         {SIGINT, on_interrupt}, {SIGQUIT, on_interrupt},
+    {SIGHUP, on_hup},          {SIGTTIN, on_ttin},         {SIGTTOU, on_ttou},     {SIGUSR1, on_unsupported},
+    {SIGUSR2, on_unsupported}, {SIGWINCH, on_unsupported},
+};
+
+#define SIGNAL_COUNT (sizeof signal_table / sizeof *signal_table)
+
+bool master_open_signals(struct master *master)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < SIGNAL_COUNT; i++)
+        sigaddset(&set, signal_table[i].number);
+    signal(SIGCHLD, SIG_DFL); /* an inherited SIG_IGN would reap behind our back */
+    signal(SIGPIPE, SIG_IGN);
+    sigprocmask(SIG_SETMASK, &set, NULL);
+    master->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (master->signal_fd < 0)
+        log_error("cannot read signals: %s", strerror(errno));
+    return master->signal_fd >= 0;
+}
+
+void master_read_signals(struct master *master)
+{
+    struct signalfd_siginfo info;
+
+    while (read(master->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        for (size_t i = 0; i < SIGNAL_COUNT; i++) {
+            if (signal_table[i].number == (int)info.ssi_signo)
+                signal_table[i].handle(master, (int)info.ssi_signo);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+/*
+ * master_state: the one struct master of the process, for the files master*.c and nobody else.
+ */
+#ifndef MASTER_MASTER_STATE_H
+#define MASTER_MASTER_STATE_H
+
+#include "common/scoreboard.h"
+#include "common/settings.h"
+#include "master/generation.h"
+#include "master/listen.h"
+#include "master/runtime.h"
+#include "master/workers.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum master_phase {
+    MASTER_RUNTIME,  /* waits for the local runtime, which the workers need to know of */
+    MASTER_STARTING, /* the first generation starts */
+    MASTER_SERVING,
+    MASTER_STOPPING, /* workers were told to stop; over when they, then the runtime, are gone */
+};
+
+struct master {
+    enum master_phase phase;
+    int exit_code;
+    int argc;
+    char *const *argv;
+    struct settings_load *load; /* of the start, until the first generation has it */
+    int signal_fd;
+    struct listeners listeners;
+    struct scoreboard *scoreboard;
+    struct workers *workers;
+    struct runtime *runtime;    /* NULL: none */
+    struct generation *current; /* NULL before MASTER_STARTING */
+    struct generation *next;    /* of a reload that is under way */
+    unsigned generations;       /* how many there were */
+    bool reload_wanted;         /* a HUP that is still to be obeyed */
+    int64_t loop_ms;            /* when the loop last went round */
+    int64_t awake_ms;           /* since when the loop goes round without a gap */
+    int64_t watchdog_ms;        /* when the service manager is to hear of us next */
+    char *instance;
+};
+
+/*
+ * Tells all workers to stop (EVENT_STOP) or to end at once (EVENT_END). The loop ends when they are gone. The workers
+ * close their sockets too: a new client is refused at once instead of waiting in a queue that nobody serves.
+ */
+void master_stop(struct master *master, enum child_event how);
+
+#endif
