@@ -67,8 +67,14 @@ class ThreadedDouble:
         self._loop.call_soon_threadsafe(self._double.lose_sandbox, sandbox)
 
     def drop_idle(self) -> None:
-        """Ends the connections that wait for a next request."""
-        self._loop.call_soon_threadsafe(self._double.drop_idle)
+        """Ends the connections that wait for a next request; they are closed when this returns."""
+        self._call(self._drop_idle())
+
+    async def _drop_idle(self) -> None:
+        """An aborted transport closes its socket in the loop's next turn."""
+        self._double.drop_idle()
+        for _ in range(2):
+            await asyncio.sleep(0)
 
     def go_down(self) -> None:
         """Refuses connections from now on."""
