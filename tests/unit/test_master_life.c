@@ -100,7 +100,7 @@ static struct server start_server(const char *mode)
     assert_int_equal(bind(server.notify_fd, (struct sockaddr *)&address, sizeof address), 0);
     setenv("NOTIFY_SOCKET", notify_path, 1);
     write_file(mode_path, mode);
-    write_file(config_path, "workers = 2\ngraceful_timeout = 1\nworker_timeout = 2\n");
+    write_file(config_path, "workers = 2\ngraceful_timeout = 60\nworker_timeout = 2\n");
     server.pid = fork();
     assert_true(server.pid >= 0);
     if (server.pid == 0)
