@@ -35,6 +35,7 @@ static struct service_error parse_error(const struct http_answer *answer)
     return error;
 }
 
+/* Of any status but 2xx. */
 static enum e2b_failure classify_status(const struct http_answer *answer, const struct service_error *error)
 {
     int status = answer->status;
@@ -66,8 +67,6 @@ static enum e2b_failure classify_status(const struct http_answer *answer, const 
     default:
         break;
     }
-    if (status / 100 == 2)
-        return E2B_SUCCESS;
     if (status / 100 == 3)
         return E2B_3XX;
     return status / 100 == 4 ? E2B_OTHER_4XX : E2B_OTHER_5XX;
@@ -80,6 +79,8 @@ enum e2b_failure e2b_classify(const struct http_answer *answer)
 
     switch (answer->outcome) {
     case TRANSFER_ANSWERED:
+        if (answer->status / 100 == 2) /* its body is not an error, and may be a file of many MiB */
+            return E2B_SUCCESS;
         error = parse_error(answer);
         failure = classify_status(answer, &error);
         json_decref(error.root);
