@@ -1,6 +1,7 @@
 #include "worker/acceptor.h"
 
 #include "common/log.h"
+#include "worker/timer.h"
 
 #include <errno.h>
 #include <event2/listener.h>
@@ -35,11 +36,6 @@ struct acceptor {
 
 /* evhttp keeps the listener's context for itself: this is how its error callback finds the worker's one acceptor. */
 static struct acceptor *this_acceptor;
-
-static void set_timer(struct event *timer, int ms)
-{
-    event_add(timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
-}
 
 int acceptor_stand_aside_ms(unsigned own, unsigned least)
 {
@@ -77,7 +73,7 @@ static void open_gate(struct gate *gate)
     gate->stood_aside = false;
     gate->open = true;
     evconnlistener_enable(gate->listener);
-    set_timer(gate->turn, 0);
+    timer_start(gate->turn, 0);
 }
 
 static void on_ready(evutil_socket_t fd, short what, void *context)
@@ -95,7 +91,7 @@ static void on_ready(evutil_socket_t fd, short what, void *context)
         return;
     }
     gate->stood_aside = true;
-    set_timer(gate->turn, aside_ms);
+    timer_start(gate->turn, aside_ms);
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *context)
@@ -128,7 +124,7 @@ static void on_error(struct evconnlistener *listener, void *context)
             continue;
         close_gate(gate);
         event_del(gate->ready);
-        set_timer(gate->turn, ACCEPT_PAUSE_MS);
+        timer_start(gate->turn, ACCEPT_PAUSE_MS);
     }
 }
 

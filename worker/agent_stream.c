@@ -2,8 +2,10 @@
 
 #include "common/log.h"
 #include "common/scoreboard.h"
+#include "worker/byte_space.h"
 #include "worker/connect_rpc.h"
 #include "worker/e2b_call.h"
+#include "worker/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -119,15 +121,9 @@ static bool decode_output(struct agent_stream *stream, json_t *text, bool is_std
     size_t wanted = length / 4 * 3 + 3;
     long decoded;
 
-    if (wanted > stream->scratch_size) {
-        char *grown = realloc(stream->scratch, wanted);
-
-        if (grown == NULL) {
-            fail(stream, RUN_ERROR_INTERNAL, false, "out of memory");
-            return false;
-        }
-        stream->scratch = grown;
-        stream->scratch_size = wanted;
+    if (!byte_space_reserve(&stream->scratch, &stream->scratch_size, wanted)) {
+        fail(stream, RUN_ERROR_INTERNAL, false, "out of memory");
+        return false;
     }
     decoded = base64_decode(json_string_value(text), length, stream->scratch);
     if (decoded < 0) {
@@ -319,7 +315,7 @@ static void arm_silence_timer(struct agent_stream *stream)
 
     if (left_ms < 1)
         left_ms = 1;
-    event_add(stream->silence_timer, &(struct timeval){.tv_sec = left_ms / 1000, .tv_usec = left_ms % 1000 * 1000});
+    timer_start(stream->silence_timer, left_ms);
 }
 
 /* Activity only moves a number: the timer is set again when it fires, not per event. */

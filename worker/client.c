@@ -1,6 +1,7 @@
 #include "worker/client.h"
 
 #include "common/log.h"
+#include "worker/timer.h"
 
 #include <event2/buffer.h>
 #include <stdlib.h>
@@ -23,11 +24,6 @@ static const struct {
     {414, "URI Too Long", "URI too long"},
     {431, "Request Header Fields Too Large", "Request header fields too large"},
 };
-
-static void set_timer(struct client *client, int64_t ms)
-{
-    event_add(client->timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
-}
 
 /* True once evhttp has freed its side: bufferevent_free() clears the callbacks, our reference keeps the rest. */
 static bool freed_by_evhttp(const struct client *client)
@@ -57,7 +53,7 @@ static void refuse(struct client *client, int status)
                         refusals[i].detail);
     bufferevent_enable(client->bufferevent, EV_WRITE);
     log_info("request refused: %d %s", status, refusals[i].detail);
-    set_timer(client, LINGER_MS);
+    timer_start(client->timer, LINGER_MS);
 }
 
 /* The answer has left: no more will come from us. The client's end, or LINGER_MS, ends the connection. */
@@ -112,7 +108,7 @@ static void read_request(struct client *client, struct evbuffer *input, size_t f
         evbuffer_drain(input, evbuffer_get_length(input));
         client_abort(client);
     } else if (client->guard.head_complete && !head_was_complete) {
-        set_timer(client, settings->body_timeout_ms);
+        timer_start(client->timer, settings->body_timeout_ms);
     }
 }
 
@@ -126,7 +122,7 @@ static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info
     switch (client->state) {
     case CLIENT_IDLE:
         client->state = CLIENT_READING;
-        set_timer(client, server_settings(client->server)->header_timeout_ms);
+        timer_start(client->timer, server_settings(client->server)->header_timeout_ms);
         read_request(client, input, info->orig_size);
         break;
     case CLIENT_READING:
@@ -168,7 +164,7 @@ static void close_now(struct client *client)
     } else {
         shutdown(bufferevent_getfd(client->bufferevent), SHUT_RDWR); /* evhttp sees the end and frees its side */
         client->state = CLIENT_CLOSING;
-        set_timer(client, LINGER_MS);
+        timer_start(client->timer, LINGER_MS);
     }
 }
 
@@ -236,7 +232,7 @@ struct client *client_new(struct server *server)
         return NULL;
     }
     bufferevent_incref(client->bufferevent);
-    set_timer(client, settings->header_timeout_ms);
+    timer_start(client->timer, settings->header_timeout_ms);
     return client;
 }
 

@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "worker/agent_config.h"
 #include "worker/agent_stream.h"
+#include "worker/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,11 +61,6 @@ static void done(struct collection *collection)
 
     collection_cancel(collection);
     handlers.on_done(handlers.context, incomplete);
-}
-
-static void set_timer(struct collection *collection, int64_t ms)
-{
-    event_add(collection->timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
 }
 
 /* --- reading ---------------------------------------------------------------------------------------- */
@@ -205,7 +201,7 @@ static void on_listing_exit(void *context, int exit_code, const char *status)
     agent_stream_cancel(collection->listing);
     collection->listing = NULL;
     parse_listing(collection);
-    set_timer(collection, collection->limits.total_timeout_ms);
+    timer_start(collection->timer, collection->limits.total_timeout_ms);
     read_next(collection);
 }
 
@@ -272,6 +268,6 @@ struct collection *collection_start(const struct e2b_context *e2b, const struct 
         collection_cancel(collection);
         return NULL;
     }
-    set_timer(collection, LISTING_TIMEOUT_MS);
+    timer_start(collection->timer, LISTING_TIMEOUT_MS);
     return collection;
 }

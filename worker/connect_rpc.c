@@ -1,6 +1,7 @@
 #include "worker/connect_rpc.h"
 
 #include "common/log.h"
+#include "worker/byte_space.h"
 
 #include <limits.h>
 #include <openssl/evp.h>
@@ -41,15 +42,8 @@ static bool keep(struct envelope_reader *reader, const char *bytes, size_t lengt
 {
     size_t wanted = reader->payload_length + length;
 
-    if (wanted > reader->payload_capacity) {
-        size_t capacity = reader->payload_capacity * 2 > wanted ? reader->payload_capacity * 2 : wanted;
-        char *grown = realloc(reader->payload, capacity);
-
-        if (grown == NULL)
-            return false;
-        reader->payload = grown;
-        reader->payload_capacity = capacity;
-    }
+    if (!byte_space_reserve(&reader->payload, &reader->payload_capacity, wanted))
+        return false;
     if (length > 0)
         memcpy(reader->payload + reader->payload_length, bytes, length);
     reader->payload_length = wanted;

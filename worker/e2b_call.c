@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "common/scoreboard.h"
+#include "worker/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -117,7 +118,7 @@ static void on_answer(void *context, const struct http_answer *answer)
     log_info("sandbox service: %s %s: try %d failed (%s %d), next in %lld ms", call->spec.method, call->spec.url,
              call->tries, answer->outcome == TRANSFER_ANSWERED ? "status" : answer->error, answer->status,
              (long long)wait_ms);
-    event_add(call->retry_timer, &(struct timeval){.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000});
+    timer_start(call->retry_timer, wait_ms);
 }
 
 static void on_retry(evutil_socket_t fd, short what, void *context)

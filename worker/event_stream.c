@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "common/scoreboard.h"
 #include "worker/client.h"
+#include "worker/timer.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -108,7 +109,7 @@ static void arm_timer(struct event_stream *stream)
         else if (stream->ping_interval_ms < period_ms)
             period_ms = stream->ping_interval_ms;
     }
-    event_add(stream->timer, &(struct timeval){.tv_sec = period_ms / 1000, .tv_usec = period_ms % 1000 * 1000});
+    timer_start(stream->timer, period_ms);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *context)

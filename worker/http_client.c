@@ -1,6 +1,7 @@
 #include "worker/http_client.h"
 
 #include "common/log.h"
+#include "worker/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -288,13 +289,12 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, v
 static int set_timer(CURLM *multi, long timeout_ms, void *context)
 {
     struct http_client *client = context;
-    struct timeval tv = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
 
     (void)multi;
     if (timeout_ms < 0)
         event_del(client->timer);
     else
-        event_add(client->timer, &tv);
+        timer_start(client->timer, timeout_ms);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "common/scoreboard.h"
+#include "worker/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -117,7 +118,7 @@ static void try_later(struct kill *kill, int64_t wait_ms, const char *reason)
     }
     log_warn("run %s: cannot delete sandbox %s: %s; next try in %lld ms", kill->run_id, kill->sandbox_id, reason,
              (long long)wait_ms);
-    event_add(kill->retry_timer, &(struct timeval){.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000});
+    timer_start(kill->retry_timer, wait_ms);
 }
 
 static void on_answer(void *context, const struct http_answer *answer)

@@ -1,5 +1,7 @@
 #include "worker/line_buffer.h"
 
+#include "worker/byte_space.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,16 +24,8 @@ static enum line_result append(struct line_buffer *buffer, const char *bytes, si
 {
     if (length > buffer->limit_bytes - buffer->length)
         return LINE_TOO_LONG;
-    if (buffer->length + length > buffer->capacity) {
-        size_t capacity =
-            buffer->capacity * 2 > buffer->length + length ? buffer->capacity * 2 : buffer->length + length;
-        char *grown = realloc(buffer->bytes, capacity);
-
-        if (grown == NULL)
-            return LINE_NO_MEMORY;
-        buffer->bytes = grown;
-        buffer->capacity = capacity;
-    }
+    if (!byte_space_reserve(&buffer->bytes, &buffer->capacity, buffer->length + length))
+        return LINE_NO_MEMORY;
     memcpy(buffer->bytes + buffer->length, bytes, length);
     buffer->length += length;
     return LINE_OK;

@@ -4,7 +4,6 @@
 #include "worker/utf8.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

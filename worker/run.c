@@ -7,6 +7,7 @@
 #include "worker/line_buffer.h"
 #include "worker/stderr_text.h"
 #include "worker/terminal_line.h"
+#include "worker/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -72,13 +73,6 @@ static bool new_run_id(char id[static RUN_ID_BYTES + 1])
     for (size_t i = 0; i < sizeof bytes; i++)
         snprintf(id + 2 * i, 3, "%02x", bytes[i]);
     return true;
-}
-
-static void set_timer(struct event *timer, int64_t ms)
-{
-    if (ms < 0)
-        ms = 0;
-    event_add(timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
 }
 
 static void run_free(struct run *run)
@@ -392,7 +386,7 @@ static bool on_line(void *context, const char *line, size_t length)
         return true;
     event_stream_put_line(run->stream, line, length);
     if (agent_report_read(&run->report, line, length))
-        set_timer(run->deadline, EXIT_GRACE_MS);
+        timer_start(run->deadline, EXIT_GRACE_MS);
     return true;
 }
 
@@ -428,7 +422,7 @@ static void on_output_end(void *context)
         return;
     put_stderr(run, stderr_text_take_lines(&run->errors));
     if (run->errors.length > 0 && !event_pending(run->stderr_timer, EV_TIMEOUT, NULL))
-        set_timer(run->stderr_timer, STDERR_WAIT_MS);
+        timer_start(run->stderr_timer, STDERR_WAIT_MS);
     event_stream_flush(run->stream);
     if (event_stream_full(run->stream) && run->agent != NULL)
         agent_stream_pause(run->agent);
@@ -540,7 +534,7 @@ static void set_deadline(struct run *run)
 
     run->deadline_ms = now_ms + run->timeout_s * 1000 < latest_ms ? now_ms + run->timeout_s * 1000 : latest_ms;
     run->expires_ms = now_ms + (run->timeout_s + TTL_MARGIN_S) * 1000;
-    set_timer(run->deadline, run->deadline_ms - now_ms);
+    timer_start(run->deadline, run->deadline_ms - now_ms);
 }
 
 static void on_created(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
@@ -679,7 +673,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct query_re
     host->run_count++;
     cap_timeout(run);
     log_start(run);
-    set_timer(run->deadline, host->settings->timeout_ms);
+    timer_start(run->deadline, host->settings->timeout_ms);
     if (agent_config_build(&run->config, &run->request, &host->runner, run->timeout_s))
         create_sandbox(run);
     else

@@ -1,5 +1,6 @@
 #include "worker/stderr_text.h"
 
+#include "worker/byte_space.h"
 #include "worker/utf8.h"
 
 #include <stdlib.h>
@@ -9,15 +10,8 @@ static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
 
 bool stderr_text_append(struct stderr_text *text, const char *bytes, size_t length)
 {
-    if (text->length + length > text->capacity) {
-        size_t capacity = text->capacity * 2 > text->length + length ? text->capacity * 2 : text->length + length;
-        char *grown = realloc(text->bytes, capacity);
-
-        if (grown == NULL)
-            return false;
-        text->bytes = grown;
-        text->capacity = capacity;
-    }
+    if (!byte_space_reserve(&text->bytes, &text->capacity, text->length + length))
+        return false;
     memcpy(text->bytes + text->length, bytes, length);
     text->length += length;
     return true;

@@ -1,6 +1,7 @@
 #include "worker/stray_search.h"
 
 #include "common/log.h"
+#include "worker/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -61,7 +62,7 @@ static void next_lookup(struct stray *stray)
         return;
     }
     wait_ms = waits_ms[stray->lookup];
-    event_add(stray->timer, &(struct timeval){.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000});
+    timer_start(stray->timer, wait_ms);
 }
 
 /* A service that does not filter must not make us delete what is a stranger's. */

@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "worker/routes.h"
 #include "worker/run.h"
+#include "worker/timer.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -41,11 +42,6 @@ static struct worker_slot *own_slot(const struct worker *worker)
     return &worker->context->scoreboard->slots[worker->context->slot];
 }
 
-static void set_timer(struct event *timer, int64_t ms)
-{
-    event_add(timer, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
-}
-
 /* --- leaving ------------------------------------------------------------------------------------------ */
 
 /*
@@ -76,8 +72,8 @@ static void drain(struct worker *worker)
     server_stop_accepting(worker->server);
     log_info("draining %zu runs, for up to %lld s", worker->host.run_count,
              (long long)(worker->context->settings->graceful_timeout_ms / 1000));
-    set_timer(worker->phase_timer, worker->context->settings->graceful_timeout_ms);
-    set_timer(worker->heartbeat, LEAVING_CHECK_MS);
+    timer_start(worker->phase_timer, worker->context->settings->graceful_timeout_ms);
+    timer_start(worker->heartbeat, LEAVING_CHECK_MS);
     leave_if_idle(worker);
 }
 
@@ -89,7 +85,7 @@ static void end_now(struct worker *worker)
     worker->phase = PHASE_ENDING;
     worker->routing.stopping = true;
     run_end_all(&worker->host);
-    set_timer(worker->phase_timer, WORKER_DELETE_GRACE_MS);
+    timer_start(worker->phase_timer, WORKER_DELETE_GRACE_MS);
     leave_if_idle(worker);
 }
 
@@ -194,7 +190,7 @@ static bool watch(struct worker *worker)
         if (worker->signals[i] == NULL || event_add(worker->signals[i], NULL) < 0)
             return false;
     }
-    set_timer(worker->heartbeat, HEARTBEAT_MS);
+    timer_start(worker->heartbeat, HEARTBEAT_MS);
     return event_add(worker->from_master, NULL) == 0;
 }
 
