@@ -86,9 +86,13 @@ static const struct setting table[] = {
      "where sandboxes live: auto (e2b with a key, else local), e2b, local"},
     {"instance", TYPE_NAME, FIXED, AT(instance), "", 0, 0, NULL, NULL,
      "name in the metadata of our sandboxes; default random"},
+    {"project_dir", TYPE_STRING, FIXED, AT(project_dir), NULL, 0, 0, NULL, NULL,
+     "directory of sandstorm.json and .env; default the working directory"},
     {"log_level", TYPE_CHOICE, HOT, AT(log_level), "info", 0, 0, log_level_choices, NULL, "error, warn, info, debug"},
 
     {"template", TYPE_STRING, HOT, AT(template_name), "sandstorm", 0, 0, NULL, NULL, "template of the sandboxes"},
+    {"agent_sdk_version", TYPE_NAME, HOT, AT(agent_sdk_version), "0.3.330", 0, 0, NULL, NULL,
+     "version of the Agent SDK installed where the template is missing"},
     {"agent_command", TYPE_STRING, HOT, AT(agent_command), "node /opt/agent-runner/runner.mjs", 0, 0, NULL, NULL,
      "command line that starts the agent in its sandbox"},
     {"agent_runner", TYPE_STRING, HOT, AT(agent_runner), NULL, 0, 0, NULL, NULL,
@@ -113,6 +117,10 @@ static const struct setting table[] = {
     {"keepalive_timeout", TYPE_DURATION, HOT, AT(keepalive_timeout_ms), "75", 100, HOUR_MS, NULL, NULL,
      "idle connections of health probes"},
     {"body_limit", TYPE_SIZE, HOT, AT(body_limit_bytes), "16MiB", KIB, GIB, NULL, NULL, "largest request body"},
+    {"body_memory", TYPE_SIZE, HOT, AT(body_memory_bytes), "256MiB", KIB, 1024 * GIB, NULL, NULL,
+     "request bodies held by one worker; more get 503"},
+    {"trusted_proxies", TYPE_LIST, HOT, AT(trusted_proxies), "127.0.0.1", 0, 0, NULL, "FORWARDED_ALLOW_IPS",
+     "peers whose X-Forwarded headers count; * = all"},
     {"ping_interval", TYPE_DURATION, HOT, AT(ping_interval_ms), "15", 0, HOUR_MS, NULL, NULL,
      "keep-alive comment on a quiet stream; 0 = never"},
     {"output_buffer", TYPE_SIZE, HOT, AT(output_buffer_bytes), "256KiB", 4 * KIB, GIB, NULL, NULL,
@@ -582,6 +590,40 @@ static int64_t default_workers(void)
     return workers < SETTINGS_WORKERS_MAX ? workers : SETTINGS_WORKERS_MAX;
 }
 
+/* The directory by its absolute name: workers and later readings do not depend on where the server stands. */
+static void resolve_project_dir(struct settings_load *load)
+{
+    char **field = &load->values.project_dir;
+    const char *given = *field != NULL && **field != '\0' ? *field : ".";
+    char *real = realpath(given, NULL);
+
+    if (real == NULL) {
+        add_error(load, "setting project_dir: %s: %s", given, strerror(errno));
+        return;
+    }
+    free(*field);
+    *field = real;
+}
+
+/* Keys and lists that only the environment gives. */
+static void read_environment_only(struct settings_load *load)
+{
+    const struct {
+        char **field;
+        const char *name;
+    } texts[] = {{&load->values.api_key, "SANDSTORM_API_KEY"},
+                 {&load->values.api_key_previous, "SANDSTORM_API_KEY_PREVIOUS"},
+                 {&load->values.cors_origins, "CORS_ORIGINS"}};
+
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const char *value = getenv(texts[i].name);
+
+        *texts[i].field = strdup(value != NULL ? value : "");
+        if (*texts[i].field == NULL)
+            log_panic("settings: no memory for %s", texts[i].name);
+    }
+}
+
 /* Defaults that depend on the machine or on another setting. */
 static void complete_defaults(struct settings_load *load)
 {
@@ -602,6 +644,8 @@ static void complete_defaults(struct settings_load *load)
         if (*paths[i].field == NULL)
             *paths[i].field = path_near_program(paths[i].places);
     }
+    if (v->project_dir == NULL)
+        v->project_dir = strdup("");
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         if (is_text(&table[i]) && *string_at(v, &table[i]) == NULL)
             log_panic("settings: no memory for the default of %s", table[i].key);
@@ -645,6 +689,8 @@ struct settings_load *settings_load(int argc, char *const argv[])
     }
     read_environment(load);
     read_file(load);
+    resolve_project_dir(load);
+    read_environment_only(load);
     complete_defaults(load);
     fflush(load->errors_out);
     return load;
@@ -662,6 +708,9 @@ void settings_load_free(struct settings_load *load)
         if (is_text(&table[i]))
             free(*string_at(&load->values, &table[i]));
     }
+    free(load->values.api_key);
+    free(load->values.api_key_previous);
+    free(load->values.cors_origins);
     free(load);
 }
 

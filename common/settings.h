@@ -36,6 +36,7 @@ struct settings {
     int64_t graceful_timeout_ms;
     int64_t log_level; /* enum log_level */
     char *instance;
+    char *project_dir; /* absolute */
 
     /* a run */
     int64_t timeout_ms;
@@ -49,12 +50,15 @@ struct settings {
     char *agent_command;
     char *agent_runner;
     char *template_name;
+    char *agent_sdk_version;
 
     /* a client */
     int64_t header_timeout_ms;
     int64_t body_timeout_ms;
     int64_t keepalive_timeout_ms;
     int64_t body_limit_bytes;
+    int64_t body_memory_bytes;
+    char *trusted_proxies; /* list of addresses, or * */
     int64_t ping_interval_ms;
     int64_t output_buffer_bytes;
     int64_t client_stall_timeout_ms;
@@ -68,6 +72,11 @@ struct settings {
     int64_t sandbox_memory_bytes;
     int64_t sandbox_disk_bytes;
     int64_t sandbox_processes;
+
+    /* From the environment only: an argument or a settings file is no place for a key. "" when unset. */
+    char *api_key;          /* SANDSTORM_API_KEY: who may ask; "": everybody */
+    char *api_key_previous; /* SANDSTORM_API_KEY_PREVIOUS: also accepted, while keys rotate */
+    char *cors_origins;     /* CORS_ORIGINS: a list, or * */
 };
 
 enum settings_action {
