@@ -1,0 +1,265 @@
+#include "common/environment.h"
+
+#include "common/dotenv.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DOTENV_NAME "/.env"
+/* Warnings about lines of one version of the file: what is no `.env` at all must not fill the log. */
+#define LINE_WARNINGS_MAX 10
+/* Two steps of the coarsest clock of file times: a change so soon after another may leave all of the status as it was.
+ */
+#define SETTLED_MS 20
+
+struct environment {
+    unsigned references;
+    struct dotenv *values; /* of the file; NULL: none */
+};
+
+struct environment_file {
+    char *path;
+    struct environment *current;
+    struct stat seen;      /* of the version that was looked at last; all zero: there was no file */
+    bool settled;          /* a later version will differ from `seen` */
+    const char *complaint; /* why that version is not the one in use; NULL: it is */
+};
+
+/* --- one state -------------------------------------------------------------------------------------- */
+
+/* Takes the values over, also for lack of memory. */
+static struct environment *environment_new(struct dotenv *values)
+{
+    struct environment *environment = calloc(1, sizeof *environment);
+
+    if (environment == NULL) {
+        dotenv_free(values);
+        return NULL;
+    }
+    environment->references = 1;
+    environment->values = values;
+    return environment;
+}
+
+struct environment *environment_ref(struct environment *environment)
+{
+    environment->references++;
+    return environment;
+}
+
+void environment_unref(struct environment *environment)
+{
+    if (environment == NULL || --environment->references > 0)
+        return;
+    dotenv_free(environment->values);
+    free(environment);
+}
+
+const char *environment_get(const struct environment *environment, const char *name)
+{
+    const char *value = getenv(name);
+
+    return value != NULL || environment->values == NULL ? value : dotenv_get(environment->values, name);
+}
+
+const char *environment_value(const struct environment *environment, const char *name)
+{
+    const char *value = environment_get(environment, name);
+
+    return value != NULL && *value != '\0' ? value : NULL;
+}
+
+/* --- the file --------------------------------------------------------------------------------------- */
+
+/* The values that python-dotenv knows: whoever turns it off for the one turns it off for the other. */
+static bool is_disabled(void)
+{
+    static const char *const yes[] = {"1", "true", "t", "yes", "y"};
+    const char *value = getenv("PYTHON_DOTENV_DISABLED");
+
+    for (size_t i = 0; value != NULL && i < sizeof yes / sizeof *yes; i++) {
+        if (strcasecmp(value, yes[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_same_version(const struct stat *left, const struct stat *right)
+{
+    return left->st_dev == right->st_dev && left->st_ino == right->st_ino && left->st_size == right->st_size &&
+           left->st_mtim.tv_sec == right->st_mtim.tv_sec && left->st_mtim.tv_nsec == right->st_mtim.tv_nsec &&
+           left->st_ctim.tv_sec == right->st_ctim.tv_sec && left->st_ctim.tv_nsec == right->st_ctim.tv_nsec;
+}
+
+static bool is_settled(const struct stat *status)
+{
+    struct timespec now;
+    int64_t age_ms;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    age_ms = (now.tv_sec - status->st_ctim.tv_sec) * 1000LL + (now.tv_nsec - status->st_ctim.tv_nsec) / 1000000;
+    return age_ms > SETTLED_MS;
+}
+
+struct bad_lines {
+    const char *path;
+    bool told; /* this version's were logged before */
+    size_t count;
+};
+
+static void on_bad_line(size_t line, void *context)
+{
+    struct bad_lines *bad = context;
+
+    if (++bad->count <= LINE_WARNINGS_MAX && !bad->told)
+        log_warn("%s:%zu: not understood, skipped", bad->path, line);
+}
+
+/* As many bytes as the size said, fewer when the file has shrunk since; -1 with errno. */
+static ssize_t read_whole(int fd, char *text, size_t size)
+{
+    size_t used = 0;
+
+    while (used < size) {
+        ssize_t n = read(fd, text + used, size - used);
+
+        if (n < 0 && errno != EINTR)
+            return -1;
+        if (n == 0)
+            break;
+        used += n > 0 ? (size_t)n : 0;
+    }
+    return (ssize_t)used;
+}
+
+/* NULL with errno. */
+static struct dotenv *parse_file(const char *path, int fd, size_t size, bool told)
+{
+    struct bad_lines bad = {.path = path, .told = told};
+    struct dotenv *values = NULL;
+    char *text = malloc(size + 1);
+    ssize_t length = text != NULL ? read_whole(fd, text, size) : -1;
+    int error;
+
+    if (length >= 0)
+        values = dotenv_parse(text, (size_t)length, on_bad_line, &bad);
+    error = errno;
+    if (text != NULL)
+        explicit_bzero(text, size);
+    free(text);
+    if (bad.count > LINE_WARNINGS_MAX && !told)
+        log_warn("%s: %zu more lines not understood, skipped", path, bad.count - LINE_WARNINGS_MAX);
+    errno = error;
+    return values;
+}
+
+/* The file as a state, and the status of what was read; NULL with *complaint. */
+static struct environment *read_file(const struct environment_file *file, struct stat *status, const char **complaint)
+{
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct environment *environment = NULL;
+    struct dotenv *values = NULL;
+
+    *complaint = NULL;
+    if (fd < 0 || fstat(fd, status) < 0)
+        *complaint = strerrordesc_np(errno);
+    else if (!S_ISREG(status->st_mode))
+        *complaint = "not a regular file";
+    else if (status->st_size > DOTENV_TEXT_MAX_BYTES)
+        *complaint = strerrordesc_np(EFBIG);
+    else if ((values = parse_file(file->path, fd, (size_t)status->st_size, is_same_version(status, &file->seen))) ==
+             NULL)
+        *complaint = strerrordesc_np(errno);
+    if (fd >= 0)
+        close(fd);
+    if (*complaint == NULL && (environment = environment_new(values)) == NULL)
+        *complaint = strerrordesc_np(ENOMEM);
+    return environment;
+}
+
+/* The values are gone with the file. */
+static struct environment *read_nothing(const char **complaint)
+{
+    struct environment *environment = environment_new(NULL);
+
+    *complaint = environment != NULL ? NULL : strerrordesc_np(ENOMEM);
+    return environment;
+}
+
+/* Looks at the file, whose status is *status, and says so if what it says cannot be used. */
+static void look(struct environment_file *file, struct stat *status, int error)
+{
+    const char *complaint = error != 0 && error != ENOENT ? strerrordesc_np(error) : NULL;
+    struct environment *fresh = NULL;
+
+    if (error == ENOENT)
+        fresh = read_nothing(&complaint);
+    else if (error == 0)
+        fresh = read_file(file, status, &complaint);
+    if (fresh != NULL) {
+        environment_unref(file->current);
+        file->current = fresh;
+    } else if (file->complaint == NULL || strcmp(complaint, file->complaint) != 0 ||
+               !is_same_version(status, &file->seen)) {
+        log_warn("cannot read %s: %s; the values read before stay in use", file->path, complaint);
+    }
+    file->complaint = complaint;
+    file->seen = *status;
+    file->settled = error == ENOENT || is_settled(status);
+}
+
+/* One stat(2) when there is nothing new. What could not be read is tried again: permissions come back unseen. */
+static void refresh(struct environment_file *file)
+{
+    struct stat status = {0};
+    int error = stat(file->path, &status) < 0 ? errno : 0;
+
+    if (error != 0)
+        status = (struct stat){0};
+    if (file->complaint == NULL && file->settled && is_same_version(&status, &file->seen))
+        return;
+    look(file, &status, error);
+}
+
+struct environment_file *environment_file_new(const char *project_dir)
+{
+    struct environment_file *file = calloc(1, sizeof *file);
+
+    if (file == NULL)
+        return NULL;
+    file->current = environment_new(NULL);
+    if (file->current == NULL || asprintf(&file->path, "%s" DOTENV_NAME, project_dir) < 0) {
+        file->path = NULL;
+        environment_file_free(file);
+        return NULL;
+    }
+    file->settled = true; /* as without a file */
+    if (!is_disabled())
+        refresh(file);
+    return file;
+}
+
+void environment_file_free(struct environment_file *file)
+{
+    if (file == NULL)
+        return;
+    environment_unref(file->current);
+    free(file->path);
+    free(file);
+}
+
+struct environment *environment_current(struct environment_file *file)
+{
+    if (!is_disabled())
+        refresh(file);
+    return environment_ref(file->current);
+}
