@@ -230,21 +230,29 @@ static void refresh(struct environment_file *file)
     look(file, &status, error);
 }
 
-struct environment_file *environment_file_new(const char *project_dir)
+struct environment_file *environment_file_resume(const char *project_dir, struct environment *last_good)
 {
     struct environment_file *file = calloc(1, sizeof *file);
 
     if (file == NULL)
         return NULL;
-    file->current = environment_new(NULL);
-    if (file->current == NULL || asprintf(&file->path, "%s" DOTENV_NAME, project_dir) < 0) {
+    file->current = environment_ref(last_good);
+    if (asprintf(&file->path, "%s" DOTENV_NAME, project_dir) < 0) {
         file->path = NULL;
         environment_file_free(file);
         return NULL;
     }
-    file->settled = true; /* as without a file */
     if (!is_disabled())
         refresh(file);
+    return file;
+}
+
+struct environment_file *environment_file_new(const char *project_dir)
+{
+    struct environment *nothing = environment_new(NULL);
+    struct environment_file *file = nothing != NULL ? environment_file_resume(project_dir, nothing) : NULL;
+
+    environment_unref(nothing);
     return file;
 }
 

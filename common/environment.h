@@ -10,6 +10,9 @@ struct environment_file; /* the `.env` of a project, looked at again when asked 
 
 /* Reads <project_dir>/.env, which need not exist. NULL for lack of memory. */
 struct environment_file *environment_file_new(const char *project_dir) __attribute__((warn_unused_result));
+/* As environment_file_new(), but a file that cannot be read leaves last_good, a state of another such file, in use. */
+struct environment_file *environment_file_resume(const char *project_dir, struct environment *last_good)
+    __attribute__((warn_unused_result));
 void environment_file_free(struct environment_file *file);
 
 /*

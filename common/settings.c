@@ -33,6 +33,7 @@ enum setting_type {
 enum setting_source {
     SOURCE_DEFAULT,
     SOURCE_FILE,
+    SOURCE_DOTENV,
     SOURCE_ENVIRONMENT,
     SOURCE_ARGV,
 };
@@ -149,6 +150,7 @@ struct settings_load {
     enum setting_source source[SETTING_COUNT];
     int line[SETTING_COUNT]; /* in the file, for SOURCE_FILE */
     char *file;
+    struct environment *environment; /* NULL before `.env` was read */
     enum settings_action action;
     char *errors;
     size_t errors_size;
@@ -422,27 +424,39 @@ static void read_file(struct settings_load *load)
     fclose(in);
 }
 
-/* SANDSTORM_<KEY>, else the alias; an empty variable counts as unset. */
-static void read_environment(struct settings_load *load)
+/* What one of the two sources says; NULL when it says nothing, and empty is nothing. */
+static const char *variable(const struct settings_load *load, enum setting_source source, const char *name)
 {
+    const char *value = getenv(name);
+
+    if (source == SOURCE_ENVIRONMENT)
+        return value != NULL && *value != '\0' ? value : NULL;
+    return value == NULL ? environment_value(load->environment, name) : NULL;
+}
+
+/* SANDSTORM_<KEY>, else the alias, from the process or from `.env`. */
+static void read_variables(struct settings_load *load, enum setting_source source)
+{
+    const char *where = source == SOURCE_DOTENV ? ".env" : "environment variable";
+
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         char name[KEY_MAX_BYTES + 16], reason[256];
         const char *from = name;
         const char *value;
 
-        if (load->source[i] > SOURCE_ENVIRONMENT)
+        if (load->source[i] > source || (source == SOURCE_DOTENV && table[i].offset == AT(project_dir)))
             continue;
         environment_name(&table[i], name, sizeof name);
-        value = getenv(name);
-        if ((value == NULL || *value == '\0') && table[i].environment_alias != NULL) {
+        value = variable(load, source, name);
+        if (value == NULL && table[i].environment_alias != NULL) {
             from = table[i].environment_alias;
-            value = getenv(from);
+            value = variable(load, source, from);
         }
-        if (value == NULL || *value == '\0')
+        if (value == NULL)
             continue;
-        set_value(load, i, value, SOURCE_ENVIRONMENT, reason, sizeof reason);
+        set_value(load, i, value, source, reason, sizeof reason);
         if (*reason != '\0')
-            add_error(load, "environment variable %s: %s", from, reason);
+            add_error(load, "%s %s: %s", where, from, reason);
     }
 }
 
@@ -573,10 +587,10 @@ static char *endpoint_of_url(const char *url)
 }
 
 /* The model's endpoint and nothing else: what ANTHROPIC_BASE_URL names, else Anthropic's own. */
-static char *default_network_allow(void)
+static char *default_network_allow(const struct environment *environment)
 {
-    const char *base_url = getenv("ANTHROPIC_BASE_URL");
-    char *endpoint = base_url != NULL && *base_url != '\0' ? endpoint_of_url(base_url) : NULL;
+    const char *base_url = environment_value(environment, "ANTHROPIC_BASE_URL");
+    char *endpoint = base_url != NULL ? endpoint_of_url(base_url) : NULL;
 
     return endpoint != NULL ? endpoint : strdup("api.anthropic.com:443");
 }
@@ -605,22 +619,55 @@ static void resolve_project_dir(struct settings_load *load)
     *field = real;
 }
 
+/* False for lack of memory. */
+static bool read_dotenv(struct settings_load *load, const struct settings_load *in_use)
+{
+    const char *directory = load->values.project_dir != NULL ? load->values.project_dir : ".";
+    struct environment_file *file =
+        in_use != NULL ? environment_file_resume(directory, in_use->environment) : environment_file_new(directory);
+
+    if (file == NULL)
+        return false;
+    load->environment = environment_current(file);
+    environment_file_free(file);
+    read_variables(load, SOURCE_DOTENV);
+    return true;
+}
+
 /* Keys and lists that only the environment gives. */
 static void read_environment_only(struct settings_load *load)
 {
     const struct {
         char **field;
-        const char *name;
-    } texts[] = {{&load->values.api_key, "SANDSTORM_API_KEY"},
-                 {&load->values.api_key_previous, "SANDSTORM_API_KEY_PREVIOUS"},
-                 {&load->values.cors_origins, "CORS_ORIGINS"}};
+        const char *name, *otherwise;
+    } texts[] = {{&load->values.api_key, "SANDSTORM_API_KEY", ""},
+                 {&load->values.api_key_previous, "SANDSTORM_API_KEY_PREVIOUS", ""},
+                 {&load->values.cors_origins, "CORS_ORIGINS", "*"}};
 
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        const char *value = getenv(texts[i].name);
+        const char *value = environment_value(load->environment, texts[i].name);
 
-        *texts[i].field = strdup(value != NULL ? value : "");
+        *texts[i].field = strdup(value != NULL ? value : texts[i].otherwise);
         if (*texts[i].field == NULL)
             log_panic("settings: no memory for %s", texts[i].name);
+    }
+}
+
+static bool is_short_key(const char *key)
+{
+    return *key != '\0' && strlen(key) < SETTINGS_API_KEY_MIN_BYTES;
+}
+
+/* Both keys guard the same door: a previous one that can be guessed is none. */
+static void check_keys(struct settings_load *load)
+{
+    char *previous = load->values.api_key_previous;
+
+    if (is_short_key(load->values.api_key))
+        add_error(load, "SANDSTORM_API_KEY is shorter than %d bytes", SETTINGS_API_KEY_MIN_BYTES);
+    if (is_short_key(previous)) {
+        log_warn("SANDSTORM_API_KEY_PREVIOUS is shorter than %d bytes: ignored", SETTINGS_API_KEY_MIN_BYTES);
+        explicit_bzero(previous, strlen(previous));
     }
 }
 
@@ -639,7 +686,7 @@ static void complete_defaults(struct settings_load *load)
     if (load->source[find_key("graceful_timeout", strlen("graceful_timeout"))] == SOURCE_DEFAULT)
         v->graceful_timeout_ms = v->timeout_ms;
     if (v->network_allow == NULL)
-        v->network_allow = default_network_allow();
+        v->network_allow = default_network_allow(load->environment);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         if (*paths[i].field == NULL)
             *paths[i].field = path_near_program(paths[i].places);
@@ -667,7 +714,7 @@ static void set_defaults(struct settings_load *load)
 
 /* --- the public side ---------------------------------------------------------------------------- */
 
-struct settings_load *settings_load(int argc, char *const argv[])
+struct settings_load *settings_load(int argc, char *const argv[], const struct settings_load *in_use)
 {
     struct settings_load *load = calloc(1, sizeof *load);
     const char *file = getenv("SANDSTORM_CONFIG");
@@ -687,13 +734,25 @@ struct settings_load *settings_load(int argc, char *const argv[])
         settings_load_free(load);
         return NULL;
     }
-    read_environment(load);
+    read_variables(load, SOURCE_ENVIRONMENT);
     read_file(load);
     resolve_project_dir(load);
+    if (!read_dotenv(load, in_use)) {
+        settings_load_free(load);
+        return NULL;
+    }
     read_environment_only(load);
+    check_keys(load);
     complete_defaults(load);
     fflush(load->errors_out);
     return load;
+}
+
+static void free_secret(char *text)
+{
+    if (text != NULL)
+        explicit_bzero(text, strlen(text));
+    free(text);
 }
 
 void settings_load_free(struct settings_load *load)
@@ -708,9 +767,10 @@ void settings_load_free(struct settings_load *load)
         if (is_text(&table[i]))
             free(*string_at(&load->values, &table[i]));
     }
-    free(load->values.api_key);
-    free(load->values.api_key_previous);
+    free_secret(load->values.api_key);
+    free_secret(load->values.api_key_previous);
     free(load->values.cors_origins);
+    environment_unref(load->environment);
     free(load);
 }
 
@@ -728,6 +788,11 @@ const char *settings_load_errors(const struct settings_load *load, bool *usage)
 const struct settings *settings_load_values(const struct settings_load *load)
 {
     return &load->values;
+}
+
+const struct environment *settings_load_environment(const struct settings_load *load)
+{
+    return load->environment;
 }
 
 const char *settings_load_file(const struct settings_load *load)
@@ -754,6 +819,9 @@ static void format_source(const struct settings_load *load, size_t index, char *
         break;
     case SOURCE_FILE:
         snprintf(out, size, "%s:%d", load->file, load->line[index]);
+        break;
+    case SOURCE_DOTENV:
+        snprintf(out, size, ".env");
         break;
     case SOURCE_ENVIRONMENT:
         snprintf(out, size, "environment");
@@ -784,7 +852,7 @@ void settings_print_help(FILE *out)
           "Runs AI agents for clients of POST /query, each in a fresh sandbox.\n\n"
           "  --config FILE            settings file (also SANDSTORM_CONFIG)\n"
           "  --check                  print every effective setting and its source; exit 0 or 1\n\n"
-          "Settings (also SANDSTORM_<NAME> in the environment, `name = value` in the file):\n",
+          "Settings (also SANDSTORM_<NAME> in the environment or `.env`, `name = value` in the file):\n",
           out);
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         const char *shown = table[i].default_text != NULL ? table[i].default_text : "";

@@ -1,11 +1,10 @@
 /*
  * settings: one table drives argv, the environment, the file, --help, --check and (by a test) the manual.
  *
- * Precedence: argv (--workers 4), environment (SANDSTORM_WORKERS), file (workers = 4), default. In argv and file `-`
- * and
- * `_` are the same. Durations are seconds unless they carry a unit (ms, s, m, h); sizes are bytes unless they carry one
- * (KiB, MiB, GiB). Lists are comma-separated; naming a list again in the same source adds to it, a stronger source
- * replaces it.
+ * Precedence: argv (--workers 4), environment (SANDSTORM_WORKERS), `.env` in project_dir, file (workers = 4), default.
+ * `.env` cannot say where project_dir or the file is. In argv and file `-` and `_` are the same. Durations are seconds
+ * unless they carry a unit (ms, s, m, h); sizes are bytes unless they carry one (KiB, MiB, GiB). Lists are
+ * comma-separated; naming a list again in the same source adds to it, a stronger source replaces it.
  *
  * An unknown key or a bad value is an error that names its source (file and line, variable, option). All errors are
  * reported, not only the first.
@@ -13,9 +12,14 @@
 #ifndef COMMON_SETTINGS_H
 #define COMMON_SETTINGS_H
 
+#include "common/environment.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+
+/* A shorter SANDSTORM_API_KEY is an error, a shorter previous one is ignored (http-api.md 2.5). */
+#define SETTINGS_API_KEY_MIN_BYTES 32
 
 /* The most that `workers` may be; TTIN does not go beyond it either. */
 #define SETTINGS_WORKERS_MAX 256
@@ -73,10 +77,10 @@ struct settings {
     int64_t sandbox_disk_bytes;
     int64_t sandbox_processes;
 
-    /* From the environment only: an argument or a settings file is no place for a key. "" when unset. */
+    /* From the environment or `.env` only: an argument or a settings file is no place for a key. "" when unset. */
     char *api_key;          /* SANDSTORM_API_KEY: who may ask; "": everybody */
     char *api_key_previous; /* SANDSTORM_API_KEY_PREVIOUS: also accepted, while keys rotate */
-    char *cors_origins;     /* CORS_ORIGINS: a list, or * */
+    char *cors_origins;     /* CORS_ORIGINS: a list; * by default */
 };
 
 enum settings_action {
@@ -89,10 +93,11 @@ enum settings_action {
 struct settings_load; /* the result of one load: values, their sources, errors; owned by the caller */
 
 /*
- * Reads argv, environ and the file they name. Never NULL but for lack of memory; check settings_load_errors(). May be
- * called again with the same argv after the file changed (reload): it keeps nothing between calls.
+ * Reads argv, environ, the file they name and `.env`. Never NULL but for lack of memory; check settings_load_errors().
+ * May be called again with the same argv after a file changed (reload), then with the load in use: its values of `.env`
+ * count again when that file cannot be read. NULL at start.
  */
-struct settings_load *settings_load(int argc, char *const argv[]);
+struct settings_load *settings_load(int argc, char *const argv[], const struct settings_load *in_use);
 void settings_load_free(struct settings_load *load);
 
 enum settings_action settings_load_action(const struct settings_load *load);
@@ -100,6 +105,8 @@ enum settings_action settings_load_action(const struct settings_load *load);
 const char *settings_load_errors(const struct settings_load *load, bool *usage);
 /* Valid while the load lives. Only meaningful without errors. */
 const struct settings *settings_load_values(const struct settings_load *load);
+/* The environment as it was then, process and `.env`. Valid while the load lives. */
+const struct environment *settings_load_environment(const struct settings_load *load);
 /* The file that was read, "" if none. */
 const char *settings_load_file(const struct settings_load *load);
 

@@ -50,7 +50,7 @@ static int check(const struct settings_load *load)
            "A worker that is busy with a long run is not silent.\n"
            "runtime in effect: %s\n",
            (long long)settings->timeout_ms, (long long)settings->worker_timeout_ms,
-           preflight_wants_local_runtime(settings) ? "local" : "e2b");
+           preflight_wants_local_runtime(settings, settings_load_environment(load)) ? "local" : "e2b");
     puts(good ? "configuration ok" : "configuration NOT ok");
     return good && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
@@ -91,7 +91,7 @@ int main(int argc, char *argv[])
         log_error("cannot open /dev/null: %s", strerror(errno));
         return EXIT_FAILURE;
     }
-    load = settings_load(argc, argv);
+    load = settings_load(argc, argv, NULL);
     if (load == NULL) {
         log_error("cannot read the settings: %s", strerror(errno));
         return EXIT_FAILURE;

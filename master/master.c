@@ -31,6 +31,11 @@ static const struct settings *start_settings(const struct master *master)
     return settings_load_values(master->load);
 }
 
+static const struct environment *start_environment(const struct master *master)
+{
+    return settings_load_environment(master->load);
+}
+
 /* --- what the operator sees --------------------------------------------------------------------- */
 
 /* The bound addresses, separated by spaces. */
@@ -66,10 +71,12 @@ static void log_start(const struct master *master)
     name_addresses(master, addresses, sizeof addresses);
     log_info("sandstorm %s, pid %d, listens on %s", SANDSTORM_VERSION, (int)getpid(), addresses);
     log_info("%" PRId64 " workers, max_runs %" PRId64 ", runtime %s, instance %s", s->workers, s->max_runs,
-             preflight_wants_local_runtime(s) ? "local" : "e2b", master->instance);
+             preflight_wants_local_runtime(s, start_environment(master)) ? "local" : "e2b", master->instance);
     log_info("timeout %" PRId64 " ms (longest run), worker_timeout %" PRId64
              " ms (longest silence of a worker), graceful_timeout %" PRId64 " ms (longest drain)",
              s->timeout_ms, s->worker_timeout_ms, s->graceful_timeout_ms);
+    if (*s->api_key == '\0')
+        log_warn("no SANDSTORM_API_KEY: every client is served");
 }
 
 /* --- stop --------------------------------------------------------------------------------------- */
@@ -161,6 +168,12 @@ static void log_lines(const char *text)
     }
 }
 
+/* Nobody opens a server to everybody by a slip in a file. */
+static bool turns_auth_off(const struct master *master, const struct settings_load *load)
+{
+    return *master->current->plan.settings->api_key != '\0' && *settings_load_values(load)->api_key == '\0';
+}
+
 /* True when the new settings may take the place of the old; else the reason is in the log. */
 static bool may_reload(const struct master *master, const struct settings_load *load)
 {
@@ -176,13 +189,17 @@ static bool may_reload(const struct master *master, const struct settings_load *
         log_error("setting %s changed, and needs a restart", key);
         return false;
     }
+    if (turns_auth_off(master, load)) {
+        log_error("SANDSTORM_API_KEY is gone: serving every client needs a restart");
+        return false;
+    }
     return preflight_check(settings_load_values(load));
 }
 
 /* Reads everything again and starts a new generation beside the old one; changes nothing when anything is wrong. */
 static void begin_reload(struct master *master)
 {
-    struct settings_load *load = settings_load(master->argc, master->argv);
+    struct settings_load *load = settings_load(master->argc, master->argv, master->current->load);
 
     master->reload_wanted = false;
     log_info("reloading");
@@ -229,7 +246,7 @@ static void finish_reload(struct master *master)
 /* Forks the first workers, with or without a local runtime to name to them. */
 static void begin_generation(struct master *master)
 {
-    if (master->runtime == NULL && preflight_wants_local_runtime(start_settings(master)))
+    if (master->runtime == NULL && preflight_wants_local_runtime(start_settings(master), start_environment(master)))
         log_warn("no local runtime and no E2B_API_KEY: only requests that bring their own E2B key can be served");
     master->current = make_generation(master, master->load);
     master->load = NULL;
@@ -409,7 +426,7 @@ static bool prepare(struct master *master)
         return false;
     }
     log_start(master);
-    if (!preflight_wants_local_runtime(settings))
+    if (!preflight_wants_local_runtime(settings, start_environment(master)))
         return true;
     master->runtime = runtime_new(settings);
     return master->runtime != NULL || settings->runtime == RUNTIME_AUTO;

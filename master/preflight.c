@@ -16,11 +16,11 @@
 /* Listening sockets, resolver, health probes, deletions of ended runs, connections not yet admitted. */
 #define DESCRIPTORS_RESERVE 256
 
-bool preflight_wants_local_runtime(const struct settings *settings)
+bool preflight_wants_local_runtime(const struct settings *settings, const struct environment *environment)
 {
-    const char *key = getenv("E2B_API_KEY");
+    const char *key = environment_value(environment, "E2B_API_KEY");
 
-    return settings->runtime == RUNTIME_LOCAL || (settings->runtime == RUNTIME_AUTO && (key == NULL || *key == '\0'));
+    return settings->runtime == RUNTIME_LOCAL || (settings->runtime == RUNTIME_AUTO && key == NULL);
 }
 
 /* A regular file this process may use as mode says (R_OK, X_OK). */

@@ -5,6 +5,7 @@
 #ifndef MASTER_PREFLIGHT_H
 #define MASTER_PREFLIGHT_H
 
+#include "common/environment.h"
 #include "common/settings.h"
 
 #include <stdbool.h>
@@ -17,6 +18,6 @@ bool preflight_check(const struct settings *settings) __attribute__((warn_unused
 bool preflight_raise_descriptors(int64_t max_runs) __attribute__((warn_unused_result));
 
 /* The local runtime is needed when it is asked for, or when nothing else is configured (no E2B_API_KEY). */
-bool preflight_wants_local_runtime(const struct settings *settings);
+bool preflight_wants_local_runtime(const struct settings *settings, const struct environment *environment);
 
 #endif

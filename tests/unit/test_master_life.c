@@ -104,7 +104,7 @@ static struct server start_server(const char *mode)
     server.pid = fork();
     assert_true(server.pid >= 0);
     if (server.pid == 0)
-        exit(master_run(11, words, settings_load(11, words)));
+        exit(master_run(11, words, settings_load(11, words, NULL)));
     return server;
 }
 

@@ -2,33 +2,48 @@
 #include "common/settings.h"
 #include "tests/unit/unit.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char config_path[] = "/tmp/sandstorm-settings-XXXXXX";
+static char project_dir[] = "/tmp/sandstorm-project-XXXXXX";
+static char dotenv_path[sizeof project_dir + 8];
 
-static void write_config(const char *text)
+static void write_text(const char *path, const char *text)
 {
-    FILE *out = fopen(config_path, "w");
+    FILE *out = fopen(path, "w");
 
     assert_non_null(out);
     fputs(text, out);
     fclose(out);
 }
 
+static void write_config(const char *text)
+{
+    write_text(config_path, text);
+}
+
 /* Loads with the given words, which end with NULL. */
-static struct settings_load *load_words(char *const words[])
+static struct settings_load *load_words(const struct settings_load *in_use, char *const words[])
 {
     int count = 0;
     struct settings_load *load;
 
     while (words[count] != NULL)
         count++;
-    load = settings_load(count, words);
+    load = settings_load(count, words, in_use);
     assert_non_null(load);
     return load;
 }
 
-#define LOAD(...) load_words((char *const[]){"sandstorm", __VA_ARGS__ __VA_OPT__(, ) NULL})
+#define LOAD(...) load_words(NULL, (char *const[]){"sandstorm", __VA_ARGS__ __VA_OPT__(, ) NULL})
+
+/* Loads in a project with this `.env`. */
+static struct settings_load *load_dotenv(const char *text)
+{
+    write_text(dotenv_path, text);
+    return LOAD("--project-dir", project_dir);
+}
 
 static const struct settings *values_of(const struct settings_load *load)
 {
@@ -53,6 +68,8 @@ static int set_up(void **state)
 {
     (void)state;
     close(mkstemp(config_path));
+    assert_non_null(mkdtemp(project_dir));
+    snprintf(dotenv_path, sizeof dotenv_path, "%s/.env", project_dir);
     return 0;
 }
 
@@ -60,7 +77,8 @@ static int tear_down(void **state)
 {
     (void)state;
     unlink(config_path);
-    return 0;
+    unlink(dotenv_path);
+    return rmdir(project_dir);
 }
 
 static void test_argv_beats_environment_beats_file_beats_default(void **state)
@@ -79,6 +97,125 @@ static void test_argv_beats_environment_beats_file_beats_default(void **state)
     settings_load_free(load);
     unsetenv("SANDSTORM_HEADER_TIMEOUT");
     unsetenv("SANDSTORM_BODY_TIMEOUT");
+}
+
+/* The source that --check shows for a setting. */
+static bool has_source(const struct settings_load *load, const char *line)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    bool found;
+
+    settings_print(load, out);
+    fclose(out);
+    found = strstr(text, line) != NULL;
+    free(text);
+    return found;
+}
+
+static void test_dotenv_stands_between_environment_and_file(void **state)
+{
+    struct settings_load *load;
+
+    (void)state;
+    write_config("ping_interval = 7\nheader_timeout = 7\nbody_timeout = 7\nagent_start_timeout = 7\nbind = [::1]:1\n");
+    write_text(dotenv_path, "SANDSTORM_HEADER_TIMEOUT=8\nSANDSTORM_BODY_TIMEOUT=8\nSANDSTORM_AGENT_START_TIMEOUT=8\n"
+                            "SANDSTORM_KEEPALIVE_TIMEOUT=\nSANDSTORM_TEMPLATE=mine\nSANDSTORM_BIND=127.0.0.1:2\n"
+                            "SANDSTORM_PROJECT_DIR=/nowhere\nSANDSTORM_CONFIG=/nowhere\nSANDSTORM_EXTRACT_TIMEOUT=8\n");
+    setenv("SANDSTORM_BODY_TIMEOUT", "9", 1);
+    setenv("SANDSTORM_AGENT_START_TIMEOUT", "9", 1);
+    setenv("SANDSTORM_EXTRACT_TIMEOUT", "", 1);
+    load = LOAD("--config", config_path, "--project-dir", project_dir, "--agent-start-timeout", "10");
+    assert_int_equal(values_of(load)->ping_interval_ms, 7000);
+    assert_int_equal(values_of(load)->header_timeout_ms, 8000);
+    assert_int_equal(values_of(load)->body_timeout_ms, 9000);
+    assert_int_equal(values_of(load)->agent_start_timeout_ms, 10000);
+    assert_int_equal(values_of(load)->keepalive_timeout_ms, 75000);
+    assert_int_equal(values_of(load)->extract_timeout_ms, 30000); /* set by the process, though empty */
+    assert_string_equal(values_of(load)->template_name, "mine");
+    assert_string_equal(values_of(load)->bind, "127.0.0.1:2");
+    assert_string_equal(values_of(load)->project_dir, project_dir);
+    assert_true(has_source(load, "# .env\nagent_sdk_version"));
+    settings_load_free(load);
+    unsetenv("SANDSTORM_BODY_TIMEOUT");
+    unsetenv("SANDSTORM_AGENT_START_TIMEOUT");
+    unsetenv("SANDSTORM_EXTRACT_TIMEOUT");
+}
+
+static void test_dotenv_is_found_through_the_file_and_knows_the_aliases(void **state)
+{
+    char text[sizeof project_dir + 32];
+    struct settings_load *load;
+
+    (void)state;
+    snprintf(text, sizeof text, "project_dir = %s\n", project_dir);
+    write_config(text);
+    write_text(dotenv_path, "WEB_CONCURRENCY=5\nFORWARDED_ALLOW_IPS='10.0.0.1, 10.0.0.2'\n");
+    load = LOAD("--config", config_path);
+    assert_int_equal(values_of(load)->workers, 5);
+    assert_string_equal(values_of(load)->trusted_proxies, "10.0.0.1, 10.0.0.2");
+    settings_load_free(load);
+}
+
+static void test_the_environment_of_a_load_is_kept(void **state)
+{
+    struct settings_load *load = load_dotenv("ANTHROPIC_BASE_URL=http://model.example:81/v1\nE2B_API_KEY=e2b_1\n");
+
+    (void)state;
+    assert_string_equal(values_of(load)->network_allow, "model.example:81");
+    write_text(dotenv_path, "E2B_API_KEY=e2b_2\n");
+    assert_string_equal(environment_value(settings_load_environment(load), "E2B_API_KEY"), "e2b_1");
+    settings_load_free(load);
+}
+
+static void test_an_unreadable_dotenv_leaves_the_values_in_use(void **state)
+{
+    struct settings_load *before = load_dotenv("SANDSTORM_TEMPLATE=mine\n");
+    struct settings_load *after;
+
+    (void)state;
+    unlink(dotenv_path);
+    mkdir(dotenv_path, 0700);
+    after = load_words(before, (char *const[]){"sandstorm", "--project-dir", project_dir, NULL});
+    assert_string_equal(values_of(after)->template_name, "mine");
+    settings_load_free(after);
+    rmdir(dotenv_path);
+    after = load_words(before, (char *const[]){"sandstorm", "--project-dir", project_dir, NULL});
+    assert_string_equal(values_of(after)->template_name, "sandstorm");
+    settings_load_free(before);
+    settings_load_free(after);
+}
+
+#define KEY_OF_31_BYTES "0123456789012345678901234567890"
+
+static void test_keys_come_from_the_environment_and_are_long(void **state)
+{
+    static const struct {
+        const char *text, *current, *previous, *origins;
+    } examples[] = {
+        {"", "", "", "*"},
+        {"SANDSTORM_API_KEY=\nSANDSTORM_API_KEY_PREVIOUS=\nCORS_ORIGINS=\n", "", "", "*"},
+        {"SANDSTORM_API_KEY=a" KEY_OF_31_BYTES "\nSANDSTORM_API_KEY_PREVIOUS=b" KEY_OF_31_BYTES
+         "\nCORS_ORIGINS='https://a.example, https://b.example'\n",
+         "a" KEY_OF_31_BYTES, "b" KEY_OF_31_BYTES, "https://a.example, https://b.example"},
+        {"SANDSTORM_API_KEY_PREVIOUS=" KEY_OF_31_BYTES "\n", "", "", "*"},
+    };
+    struct settings_load *load;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(examples); i++) {
+        load = load_dotenv(examples[i].text);
+        assert_string_equal(values_of(load)->api_key, examples[i].current);
+        assert_string_equal(values_of(load)->api_key_previous, examples[i].previous);
+        assert_string_equal(values_of(load)->cors_origins, examples[i].origins);
+        settings_load_free(load);
+    }
+    setenv("SANDSTORM_API_KEY", "process-" KEY_OF_31_BYTES, 1);
+    load = load_dotenv("SANDSTORM_API_KEY=a" KEY_OF_31_BYTES "\n");
+    assert_string_equal(values_of(load)->api_key, "process-" KEY_OF_31_BYTES);
+    settings_load_free(load);
+    unsetenv("SANDSTORM_API_KEY");
 }
 
 static void test_units_and_spellings(void **state)
@@ -178,6 +315,10 @@ static void test_errors_name_their_source(void **state)
     expect_error(LOAD("--runtime", "cloud"), "option --runtime: \"cloud\" is not one of the choices", true);
     expect_error(LOAD("--instance", "a b"), "option --instance: \"a b\" is not 1 to 64 of", true);
     expect_error(LOAD("stray"), "unexpected argument: stray", true);
+    expect_error(load_dotenv("SANDSTORM_WORKERS=many\n"), ".env SANDSTORM_WORKERS: \"many\" is not a whole number",
+                 false);
+    expect_error(load_dotenv("SANDSTORM_API_KEY=" KEY_OF_31_BYTES "\n"), "SANDSTORM_API_KEY is shorter than 32 bytes\n",
+                 false);
     setenv("SANDSTORM_WORKERS", "many", 1);
     expect_error(LOAD(), "environment variable SANDSTORM_WORKERS: \"many\" is not a whole number", false);
     unsetenv("SANDSTORM_WORKERS");
@@ -240,6 +381,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_argv_beats_environment_beats_file_beats_default),
+        cmocka_unit_test(test_dotenv_stands_between_environment_and_file),
+        cmocka_unit_test(test_dotenv_is_found_through_the_file_and_knows_the_aliases),
+        cmocka_unit_test(test_the_environment_of_a_load_is_kept),
+        cmocka_unit_test(test_an_unreadable_dotenv_leaves_the_values_in_use),
+        cmocka_unit_test(test_keys_come_from_the_environment_and_are_long),
         cmocka_unit_test(test_units_and_spellings),
         cmocka_unit_test(test_workers_default_to_web_concurrency_or_twice_the_cores),
         cmocka_unit_test(test_a_list_named_twice_in_one_source_grows_and_a_stronger_source_replaces_it),
