@@ -14,6 +14,7 @@ struct generation *generation_new(struct settings_load *load, const struct worke
     generation->load = load;
     generation->plan = *plan;
     generation->plan.settings = settings_load_values(load);
+    generation->plan.environment = settings_load_environment(load);
     for (int64_t i = 0; i < generation->plan.settings->workers; i++)
         generation->seats[i].wanted = true;
     return generation;

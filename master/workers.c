@@ -53,6 +53,7 @@ void workers_free(struct workers *workers)
 static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct worker_plan *plan, int slot, int fd)
 {
     const struct worker_context context = {.settings = plan->settings,
+                                           .environment = plan->environment,
                                            .scoreboard = scoreboard,
                                            .slot = slot,
                                            .master_fd = fd,

@@ -7,6 +7,7 @@
 #ifndef MASTER_WORKERS_H
 #define MASTER_WORKERS_H
 
+#include "common/environment.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
 #include "master/supervise.h"
@@ -21,6 +22,7 @@
 struct worker_plan {
     unsigned generation;
     const struct settings *settings;
+    const struct environment *environment; /* that the settings were read with */
     const int *listen_fds;
     size_t listen_count;
     const char *local_socket; /* NULL: no local runtime */

@@ -8,6 +8,7 @@
 #ifndef WORKER_E2B_H
 #define WORKER_E2B_H
 
+#include "common/environment.h"
 #include "worker/e2b_failure.h"
 
 #include <jansson.h>
@@ -25,7 +26,8 @@ struct e2b_service {
 };
 
 /* From E2B_API_URL, E2B_DOMAIN, E2B_SANDBOX_URL (e2b.md 0.2). NULL for lack of memory; starts with one reference. */
-struct e2b_service *e2b_service_cloud(const char *api_key) __attribute__((warn_unused_result));
+struct e2b_service *e2b_service_cloud(const struct environment *environment, const char *api_key)
+    __attribute__((warn_unused_result));
 struct e2b_service *e2b_service_local(const char *unix_socket) __attribute__((warn_unused_result));
 struct e2b_service *e2b_service_ref(struct e2b_service *service);
 void e2b_service_unref(struct e2b_service *service);

@@ -20,11 +20,11 @@ static const char *const shared_host_domains[] = {"e2b.app", "e2b.dev", "e2b.pro
 
 /* --- the service ----------------------------------------------------------------------------------- */
 
-static const char *environment(const char *name, const char *otherwise)
+static const char *value_or(const struct environment *environment, const char *name, const char *otherwise)
 {
-    const char *value = getenv(name);
+    const char *value = environment_value(environment, name);
 
-    return value != NULL && *value != '\0' ? value : otherwise;
+    return value != NULL ? value : otherwise;
 }
 
 static struct e2b_service *service_new(const char *unix_socket, const char *api_url, const char *sandbox_url,
@@ -48,16 +48,16 @@ static struct e2b_service *service_new(const char *unix_socket, const char *api_
     return service;
 }
 
-struct e2b_service *e2b_service_cloud(const char *api_key)
+struct e2b_service *e2b_service_cloud(const struct environment *environment, const char *api_key)
 {
-    const char *domain = environment("E2B_DOMAIN", DEFAULT_DOMAIN);
+    const char *domain = value_or(environment, "E2B_DOMAIN", DEFAULT_DOMAIN);
     struct e2b_service *service;
     char *api_url;
 
     if (asprintf(&api_url, "https://api.%s", domain) < 0)
         return NULL;
-    service =
-        service_new(NULL, environment("E2B_API_URL", api_url), environment("E2B_SANDBOX_URL", ""), domain, api_key);
+    service = service_new(NULL, value_or(environment, "E2B_API_URL", api_url),
+                          value_or(environment, "E2B_SANDBOX_URL", ""), domain, api_key);
     free(api_url);
     return service;
 }

@@ -35,7 +35,8 @@ static const char *choose_service(const struct route_context *context, const str
         runtime = key != NULL ? RUNTIME_E2B : RUNTIME_LOCAL;
     if (runtime == RUNTIME_E2B ? key == NULL : context->local_socket == NULL)
         return NO_SANDBOX_TEXT;
-    *service = runtime == RUNTIME_E2B ? e2b_service_cloud(key) : e2b_service_local(context->local_socket);
+    *service = runtime == RUNTIME_E2B ? e2b_service_cloud(context->environment, key)
+                                      : e2b_service_local(context->local_socket);
     return NULL;
 }
 

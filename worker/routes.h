@@ -4,13 +4,15 @@
 #ifndef WORKER_ROUTES_H
 #define WORKER_ROUTES_H
 
+#include "common/environment.h"
 #include "worker/server.h"
 
 /* What handlers find in exchange->context. */
 struct route_context {
     struct run_host *host;
-    const char *local_socket; /* NULL: this instance has no local runtime */
-    bool stopping;            /* the whole instance stops: no new runs */
+    const char *local_socket;              /* NULL: this instance has no local runtime */
+    const struct environment *environment; /* of the start or reload: where the sandbox service is */
+    bool stopping;                         /* the whole instance stops: no new runs */
 };
 
 extern const struct route routes[];

@@ -216,7 +216,8 @@ static bool set_up(struct worker *worker)
     host->instance = context->instance;
     host->on_progress = leave_if_idle;
     host->context = worker;
-    worker->routing = (struct route_context){.host = host, .local_socket = context->local_socket};
+    worker->routing = (struct route_context){
+        .host = host, .local_socket = context->local_socket, .environment = context->environment};
     worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
     if (host->kills == NULL || worker->server == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))

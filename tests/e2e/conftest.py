@@ -32,7 +32,7 @@ def wait_ready_or_destroy(server: Server, workers: int | None) -> None:
 
 @pytest.fixture
 def start_server(double, tmp_path):
-    """Starts servers against the double: start_server("--ping-interval", "1", env={…}, workers=4).
+    """Starts servers against the double: start_server("--ping-interval", "1", env={…}, workers=4). In env None unsets.
 
     At the end each must give back descriptors, sandboxes, processes and files, and exit 0 on TERM.
     """
@@ -43,7 +43,8 @@ def start_server(double, tmp_path):
         settings = ["--workers", workers, "--timeout", "600", "--bind", f"127.0.0.1:{port}", *args]
         keys = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "E2B_SANDBOX_URL": double.url,
                 "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
-        server = Server(tmp_path / f"server-{len(started)}", argv or [PROGRAM, *settings], keys | (env or {}), port)
+        given = {name: value for name, value in (keys | (env or {})).items() if value is not None}
+        server = Server(tmp_path / f"server-{len(started)}", argv or [PROGRAM, *settings], given, port)
         server.double_port = double.port
         if ready:
             wait_ready_or_destroy(server, workers if argv is None else None)

@@ -5,7 +5,8 @@ import signal
 
 import httpx
 import pytest
-from harness.server import run_program
+from harness.client import query, script
+from harness.server import free_port, run_program
 from harness.waiting import eventually
 
 KEY = "current-key-of-more-than-32-bytes-0001"
@@ -117,3 +118,15 @@ def test_a_reload_that_would_open_or_break_the_server_is_refused(project, start_
     assert SHORT_KEY not in server.stderr
     project(f"SANDSTORM_API_KEY={KEY}")
     reload(server, "generation 2 serves, generation 1 drains")
+
+
+async def test_the_sandbox_service_of_the_file_counts_from_start_and_hup(double, project, start_server, client):
+    folder = project(f"E2B_API_URL={double.url}", f"E2B_SANDBOX_URL={double.url}")
+    server = start_server("--project-dir", folder, "--create-retry-timeout", "0",
+                          env={"E2B_API_URL": None, "E2B_SANDBOX_URL": None})  # fmt: skip
+    (await query(client, server, script())).check_complete(3)
+    project(f"E2B_API_URL=http://127.0.0.1:{free_port()}", f"E2B_SANDBOX_URL={double.url}")
+    (await query(client, server, script())).check_complete(3)
+    reload(server, "generation 2 serves, generation 1 drains")
+    answer = await query(client, server, script())
+    assert [event["code"] for event in answer.of_type("error")] == ["sandbox_create_failed"]

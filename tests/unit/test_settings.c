@@ -122,7 +122,7 @@ static void test_dotenv_stands_between_environment_and_file(void **state)
     write_config("ping_interval = 7\nheader_timeout = 7\nbody_timeout = 7\nagent_start_timeout = 7\nbind = [::1]:1\n");
     write_text(dotenv_path, "SANDSTORM_HEADER_TIMEOUT=8\nSANDSTORM_BODY_TIMEOUT=8\nSANDSTORM_AGENT_START_TIMEOUT=8\n"
                             "SANDSTORM_KEEPALIVE_TIMEOUT=\nSANDSTORM_TEMPLATE=mine\nSANDSTORM_BIND=127.0.0.1:2\n"
-                            "SANDSTORM_PROJECT_DIR=/nowhere\nSANDSTORM_CONFIG=/nowhere\nSANDSTORM_EXTRACT_TIMEOUT=8\n");
+                            "SANDSTORM_EXTRACT_TIMEOUT=8\n");
     setenv("SANDSTORM_BODY_TIMEOUT", "9", 1);
     setenv("SANDSTORM_AGENT_START_TIMEOUT", "9", 1);
     setenv("SANDSTORM_EXTRACT_TIMEOUT", "", 1);
@@ -151,8 +151,11 @@ static void test_dotenv_is_found_through_the_file_and_knows_the_aliases(void **s
     (void)state;
     snprintf(text, sizeof text, "project_dir = %s\n", project_dir);
     write_config(text);
-    write_text(dotenv_path, "WEB_CONCURRENCY=5\nFORWARDED_ALLOW_IPS='10.0.0.1, 10.0.0.2'\n");
+    write_text(dotenv_path, "WEB_CONCURRENCY=5\nFORWARDED_ALLOW_IPS='10.0.0.1, 10.0.0.2'\n"
+                            "SANDSTORM_PROJECT_DIR=/nowhere\nSANDSTORM_CONFIG=/nowhere\n");
     load = LOAD("--config", config_path);
+    assert_string_equal(values_of(load)->project_dir, project_dir);
+    assert_string_equal(settings_load_file(load), config_path);
     assert_int_equal(values_of(load)->workers, 5);
     assert_string_equal(values_of(load)->trusted_proxies, "10.0.0.1, 10.0.0.2");
     settings_load_free(load);
@@ -295,7 +298,9 @@ static void test_the_models_endpoint_is_what_sandboxes_may_reach(void **state)
 
 static void test_errors_name_their_source(void **state)
 {
+    struct settings_load *load;
     char wanted[128];
+    bool usage;
 
     (void)state;
     write_config("# fine\n\nworkers = 2\nwokers = 3\nping_interval = soon\n no equals sign\n");
@@ -321,6 +326,10 @@ static void test_errors_name_their_source(void **state)
                  false);
     setenv("SANDSTORM_WORKERS", "many", 1);
     expect_error(LOAD(), "environment variable SANDSTORM_WORKERS: \"many\" is not a whole number", false);
+    load = LOAD();
+    assert_string_equal(settings_load_errors(load, &usage), "environment variable SANDSTORM_WORKERS: \"many\" is not a "
+                                                            "whole number\n");
+    settings_load_free(load);
     unsetenv("SANDSTORM_WORKERS");
 }
 
