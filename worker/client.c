@@ -13,18 +13,6 @@
 /* A refused client gets this long to take its answer, while what it still sends is thrown away. */
 #define LINGER_MS 2000
 
-static const struct {
-    int status;
-    const char *reason;
-    const char *detail;
-} refusals[] = {
-    {400, "Bad Request", "Bad Request"},
-    {408, "Request Timeout", "Request timeout"},
-    {413, "Payload Too Large", "Request body too large"},
-    {414, "URI Too Long", "URI too long"},
-    {431, "Request Header Fields Too Large", "Request header fields too large"},
-};
-
 /* True once evhttp has freed its side: bufferevent_free() clears the callbacks, our reference keeps the rest. */
 static bool freed_by_evhttp(const struct client *client)
 {
@@ -37,23 +25,26 @@ static bool freed_by_evhttp(const struct client *client)
 
 /* --- refusing ---------------------------------------------------------------------------------------- */
 
-/* Our own answer, since evhttp's would have another status or body; then the connection ends. */
+/* An answer of our own is in the output: it goes out, then the connection ends. evhttp is to know nothing of it. */
+static void end_with_answer(struct client *client)
+{
+    struct bufferevent *bufferevent = client->bufferevent;
+    bufferevent_data_cb read_cb, write_cb;
+    bufferevent_event_cb event_cb;
+    void *context;
+
+    client->state = CLIENT_REFUSED;
+    bufferevent_getcb(bufferevent, &read_cb, &write_cb, &event_cb, &context);
+    bufferevent_setcb(bufferevent, read_cb, NULL, event_cb, context);
+    bufferevent_enable(bufferevent, EV_WRITE);
+    timer_start(client->timer, LINGER_MS);
+}
+
 static void refuse(struct client *client, int status)
 {
-    struct evbuffer *output = bufferevent_get_output(client->bufferevent);
-    size_t i = 0;
-
-    while (refusals[i].status != status)
-        i++;
-    client->state = CLIENT_REFUSED;
-    evbuffer_add_printf(output,
-                        "HTTP/1.1 %d %s\r\nServer: sandstorm\r\nContent-Type: application/json\r\n"
-                        "Content-Length: %zu\r\nConnection: close\r\n\r\n{\"detail\":\"%s\"}",
-                        status, refusals[i].reason, strlen(refusals[i].detail) + strlen("{\"detail\":\"\"}"),
-                        refusals[i].detail);
-    bufferevent_enable(client->bufferevent, EV_WRITE);
-    log_info("request refused: %d %s", status, refusals[i].detail);
-    timer_start(client->timer, LINGER_MS);
+    reception_refuse(&client->admission, status, bufferevent_getfd(client->bufferevent),
+                     bufferevent_get_output(client->bufferevent));
+    end_with_answer(client);
 }
 
 /* The answer has left: no more will come from us. The client's end, or LINGER_MS, ends the connection. */
@@ -75,41 +66,102 @@ static void gone(struct client *client)
 
 /* --- reading ----------------------------------------------------------------------------------------- */
 
-/* The newly added bytes are the tail of the buffer. */
-static enum guard_verdict feed_guard(struct client *client, struct evbuffer *input, size_t from)
+/* Looks at the input from *at on; moves *at over what was looked at. */
+static enum guard_verdict feed_guard(struct client *client, struct evbuffer *input, size_t *at)
 {
-    struct evbuffer_ptr position;
-    struct evbuffer_iovec piece;
-    enum guard_verdict verdict = GUARD_MORE;
-    size_t end = evbuffer_get_length(input);
+    size_t taken, end = evbuffer_get_length(input);
+    enum guard_verdict verdict = request_guard_feed(&client->guard, "", 0, &taken);
 
-    while (from < end) {
-        if (evbuffer_ptr_set(input, &position, from, EVBUFFER_PTR_SET) < 0 ||
+    while (*at < end && (verdict == GUARD_MORE || verdict == GUARD_COMPLETE)) {
+        struct evbuffer_ptr position;
+        struct evbuffer_iovec piece;
+
+        if (evbuffer_ptr_set(input, &position, *at, EVBUFFER_PTR_SET) < 0 ||
             evbuffer_peek(input, -1, &position, &piece, 1) < 1)
-            log_panic("client: input of %zu bytes has no byte %zu", end, from);
-        verdict = request_guard_feed(&client->guard, piece.iov_base, piece.iov_len);
-        if (verdict != GUARD_MORE && verdict != GUARD_COMPLETE)
-            return verdict;
-        from += piece.iov_len;
+            log_panic("client: input of %zu bytes has no byte %zu", end, *at);
+        verdict = request_guard_feed(&client->guard, piece.iov_base, piece.iov_len, &taken);
+        *at += taken;
     }
     return verdict;
 }
 
-static void read_request(struct client *client, struct evbuffer *input, size_t from)
+/* evhttp must not see a part of a head: it would answer some faults itself. */
+static void hold_back(struct client *client, struct evbuffer *input)
 {
-    const struct settings *settings = server_settings(client->server);
-    bool head_was_complete = client->guard.head_complete;
-    enum guard_verdict verdict = feed_guard(client, input, from);
-
-    if (guard_status(verdict) != 0) {
-        refuse(client, guard_status(verdict));
-        evbuffer_drain(input, evbuffer_get_length(input));
-    } else if (verdict == GUARD_PIPELINED) {
-        evbuffer_drain(input, evbuffer_get_length(input));
+    if (client->held == NULL)
+        client->held = evbuffer_new();
+    if (client->held == NULL || evbuffer_add_buffer(client->held, input) < 0)
         client_abort(client);
-    } else if (client->guard.head_complete && !head_was_complete) {
-        timer_start(client->timer, settings->body_timeout_ms);
+}
+
+/* Puts what was held back before the rest of the head. */
+static void release_held(struct client *client, struct evbuffer *input)
+{
+    if (client->held == NULL)
+        return;
+    client->moving = true;
+    evbuffer_prepend_buffer(input, client->held);
+    client->moving = false;
+    evbuffer_free(client->held);
+    client->held = NULL;
+}
+
+/* The head is complete and begins the input: is the request let in? */
+static bool admit(struct client *client, struct evbuffer *input)
+{
+    const char *bytes = (const char *)evbuffer_pullup(input, client->guard.position);
+    struct request_head head;
+
+    if (bytes == NULL)
+        return false;
+    request_guard_head(&client->guard, bytes, &head);
+    client->admission = reception_admit(server_reception(client->server), &head, bufferevent_getfd(client->bufferevent),
+                                        bufferevent_get_output(client->bufferevent));
+    return client->admission.route != NULL;
+}
+
+/* Counts what the body has grown by. */
+static bool hold_body(struct client *client)
+{
+    uint64_t grown = client->guard.body_bytes - client->body_bytes;
+
+    if (!server_hold_body(client->server, grown))
+        return false;
+    client->body_bytes += grown;
+    return true;
+}
+
+static void act_on(struct client *client, struct evbuffer *input, enum guard_verdict verdict)
+{
+    if (guard_status(verdict) != 0)
+        refuse(client, guard_status(verdict));
+    else if (verdict == GUARD_PIPELINED)
+        client_abort(client);
+    else if (!client->guard.head_complete)
+        hold_back(client, input);
+    else if (!hold_body(client))
+        refuse(client, 503);
+}
+
+static void read_request(struct client *client, struct evbuffer *input, size_t at)
+{
+    enum guard_verdict verdict = feed_guard(client, input, &at);
+
+    if (verdict == GUARD_HEAD) {
+        release_held(client, input);
+        timer_start(client->timer, server_settings(client->server)->body_timeout_ms);
+        if (admit(client, input)) {
+            at = client->guard.position;
+            verdict = feed_guard(client, input, &at);
+            act_on(client, input, verdict);
+        } else {
+            end_with_answer(client);
+        }
+    } else {
+        act_on(client, input, verdict);
     }
+    if (client->state != CLIENT_READING)
+        evbuffer_drain(input, evbuffer_get_length(input));
 }
 
 /* Runs before evhttp sees the bytes. What a callback drains, evhttp never sees. */
@@ -117,7 +169,7 @@ static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info
 {
     struct client *client = context;
 
-    if (info->n_added == 0)
+    if (info->n_added == 0 || client->moving)
         return;
     switch (client->state) {
     case CLIENT_IDLE:
@@ -239,6 +291,9 @@ struct client *client_new(struct server *server)
 void client_free(struct client *client)
 {
     server_leave(client->server, client);
+    client_release_body(client);
+    if (client->held != NULL)
+        evbuffer_free(client->held);
     if (client->closed != NULL)
         event_free(client->closed);
     if (client->timer != NULL)
@@ -280,7 +335,14 @@ void client_serve(struct client *client, struct evhttp_connection *connection)
 void client_idle(struct client *client)
 {
     client->state = CLIENT_IDLE;
+    client->admission = (struct admission){.route = NULL};
     request_guard_init(&client->guard, (uint64_t)server_settings(client->server)->body_limit_bytes);
+}
+
+void client_release_body(struct client *client)
+{
+    server_return_body(client->server, client->body_bytes);
+    client->body_bytes = 0;
 }
 
 void client_watch(struct client *client, const struct client_watcher *watcher)

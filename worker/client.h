@@ -1,12 +1,16 @@
 /*
  * client: one connection beside its evhttp_connection: guard, deadlines, disconnects. Inside of the server layer only.
  *
+ * evhttp sees a request's head only when it is complete and was let in (reception): all others are answered here, and
+ * nothing of evhttp's own answers ever reaches a client.
+ *
  * evhttp tells nobody when it frees a connection it has not yet given to a handler, so the bufferevent is held by a
  * reference of ours: its callbacks are gone once evhttp has let go of it, and the next sweep finds that out.
  */
 #ifndef WORKER_CLIENT_H
 #define WORKER_CLIENT_H
 
+#include "worker/reception.h"
 #include "worker/request_guard.h"
 #include "worker/server.h"
 
@@ -28,8 +32,12 @@ struct client {
     struct event *timer;                  /* deadline of the state; the deferred close */
     struct event *closed;                 /* EV_CLOSED, while watched */
     struct request_guard guard;
+    struct evbuffer *held;         /* an incomplete head, held back from evhttp; NULL: none */
+    struct admission admission;    /* of the request whose head is complete */
+    uint64_t body_bytes;           /* counted by server_hold_body() for this request */
     struct client_watcher watcher; /* on_closed NULL: nobody watches */
     enum client_state state;
+    bool moving;  /* bytes held back go to evhttp: on_input() has seen them */
     bool freeing; /* evhttp_connection_free() of ours is on the stack */
     LIST_ENTRY(client) link;
 };
@@ -39,6 +47,10 @@ LIST_HEAD(client_list, client);
 /* What clients need of their server. */
 struct event_base *server_base(struct server *server);
 const struct settings *server_settings(const struct server *server);
+struct reception *server_reception(struct server *server);
+/* Counts bytes of request bodies; false when they would pass body_memory: then nothing is counted. */
+bool server_hold_body(struct server *server, uint64_t bytes) __attribute__((warn_unused_result));
+void server_return_body(struct server *server, uint64_t bytes);
 /* A connection begins and ends. */
 void server_enter(struct server *server, struct client *client);
 void server_leave(struct server *server, struct client *client);
@@ -59,6 +71,10 @@ void client_free_if_gone(struct client *client);
 bool client_has_request(const struct client *client);
 /* A request may still come: none yet, or between two probes. */
 bool client_may_ask(const struct client *client);
+
+/* Nothing of the request's body is kept any more. A stream's handler keeps what it needs as long as its client stays.
+ */
+void client_release_body(struct client *client);
 
 /* A probe was answered: the connection waits for the next one. */
 void client_idle(struct client *client);

@@ -138,7 +138,7 @@ static void send_head(struct exchange *exchange, const char *run_id)
 {
     struct evkeyvalq *headers = evhttp_request_get_output_headers(exchange->request);
 
-    evhttp_add_header(headers, "Server", "sandstorm");
+    server_add_headers(exchange);
     evhttp_add_header(headers, "Content-Type", "text/event-stream; charset=utf-8");
     evhttp_add_header(headers, "Cache-Control", "no-store");
     evhttp_add_header(headers, "X-Accel-Buffering", "no");
@@ -172,12 +172,13 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
     client_watch(
         exchange->client,
         &(struct client_watcher){.on_gone = on_client_gone, .on_closed = on_connection_closed, .context = stream});
+    evbuffer_drain(evhttp_request_get_input_buffer(exchange->request), exchange->body_length); /* it was parsed */
     send_head(exchange, run_id);
     arm_timer(stream);
     return stream;
 
 failed:
-    server_reply_detail(exchange, 500, "Internal Server Error");
+    server_reply_internal(exchange, "out of memory");
     return NULL;
 }
 

@@ -1,6 +1,7 @@
 #include "worker/request_guard.h"
 
 #include "common/log.h"
+#include "worker/percent.h"
 
 #include <ctype.h>
 #include <string.h>
@@ -71,7 +72,7 @@ static enum guard_verdict take_length(struct request_guard *guard)
             return GUARD_BAD;
         length = length * 10 + (uint64_t)(guard->value[i] - '0');
     }
-    guard->body_left = length;
+    guard->body_left = guard->body_bytes = length;
     return GUARD_MORE;
 }
 
@@ -89,11 +90,37 @@ static enum guard_verdict take_transfer_encoding(struct request_guard *guard)
     return GUARD_MORE;
 }
 
+/* Keeps the place of a field that somebody decides by. */
+static void note_field(struct request_guard *guard)
+{
+    static const char *const names[GUARD_FIELDS] = {
+        [GUARD_FIELD_HOST] = "host",
+        [GUARD_FIELD_ORIGIN] = "origin",
+        [GUARD_FIELD_AUTHORIZATION] = "authorization",
+        [GUARD_FIELD_EXPECT] = "expect",
+        [GUARD_FIELD_WANTED_METHOD] = "access-control-request-method",
+        [GUARD_FIELD_WANTED_HEADERS] = "access-control-request-headers",
+        [GUARD_FIELD_WANTED_PRIVATE_NETWORK] = "access-control-request-private-network",
+        [GUARD_FIELD_FORWARDED_FOR] = "x-forwarded-for",
+        [GUARD_FIELD_FORWARDED_PROTO] = "x-forwarded-proto",
+        [GUARD_FIELD_FORWARDED_HOST] = "x-forwarded-host",
+    };
+
+    for (size_t i = 0; i < GUARD_FIELDS; i++) {
+        if (!name_is(guard, names[i]))
+            continue;
+        if (guard->fields[i].start == 0)
+            guard->fields[i] = guard->field_value;
+        return;
+    }
+}
+
 static enum guard_verdict end_field(struct request_guard *guard)
 {
     guard->state = GUARD_AT_LINE_START;
     if (++guard->headers_count > GUARD_HEADERS_MAX_COUNT)
         return GUARD_HEADERS;
+    note_field(guard);
     trim_value(guard);
     if (name_is(guard, "content-length"))
         return take_length(guard);
@@ -116,13 +143,28 @@ static enum guard_verdict end_head(struct request_guard *guard)
         return GUARD_BAD;
     if (!guard->is_http_1_1 && guard->has_transfer_encoding)
         return GUARD_BAD;
-    if (guard->body_left > guard->body_limit_bytes)
-        return GUARD_TOO_LARGE;
+    guard->too_large = guard->body_left > guard->body_limit_bytes;
     if (guard->chunked)
         guard->state = GUARD_IN_CHUNK_SIZE;
     else
         guard->state = guard->body_left > 0 ? GUARD_IN_BODY : GUARD_AT_MESSAGE_END;
-    return guard->state == GUARD_AT_MESSAGE_END ? GUARD_COMPLETE : GUARD_MORE;
+    return GUARD_HEAD;
+}
+
+/* Visible ASCII without %00. */
+static enum guard_verdict in_target(struct request_guard *guard, char c)
+{
+    static const char nul[] = "%00";
+
+    if (c == ' ') {
+        guard->state = GUARD_IN_VERSION;
+        guard->target.length = guard->position - guard->target.start;
+        return GUARD_MORE;
+    }
+    if (c < 0x21 || c > 0x7e)
+        return GUARD_BAD;
+    guard->nul_length = c == nul[guard->nul_length] ? guard->nul_length + 1 : c == '%';
+    return guard->nul_length == strlen(nul) ? GUARD_BAD : GUARD_MORE;
 }
 
 static enum guard_verdict in_request_line(struct request_guard *guard, char c)
@@ -131,17 +173,16 @@ static enum guard_verdict in_request_line(struct request_guard *guard, char c)
         return GUARD_LONG_URI;
     switch (guard->state) {
     case GUARD_IN_METHOD:
-        if (c == ' ' && guard->line_bytes > 1)
+        if (c == ' ' && guard->line_bytes > 1) {
             guard->state = GUARD_IN_TARGET;
-        else if (!is_token((unsigned char)c))
+            guard->method.length = guard->position;
+            guard->target.start = guard->position + 1;
+        } else if (!is_token((unsigned char)c)) {
             return GUARD_BAD;
+        }
         return GUARD_MORE;
     case GUARD_IN_TARGET:
-        if (c == ' ')
-            guard->state = GUARD_IN_VERSION;
-        else if (c < 0x21 || c == 0x7f)
-            return GUARD_BAD;
-        return GUARD_MORE;
+        return in_target(guard, c);
     default:
         if (c == '\n')
             return end_request_line(guard);
@@ -162,6 +203,24 @@ static enum guard_verdict start_line(struct request_guard *guard, char c)
     return GUARD_MORE;
 }
 
+static enum guard_verdict in_value(struct request_guard *guard, char c)
+{
+    bool blank = c == ' ' || c == '\t';
+
+    if (c == '\n')
+        return end_field(guard);
+    if (c != '\t' && (unsigned char)c < 0x20)
+        return GUARD_BAD;
+    if (blank && guard->value_length == 0) {
+        guard->field_value.start = guard->position + 1;
+        return GUARD_MORE;
+    }
+    keep(guard->value, sizeof guard->value, &guard->value_length, c);
+    if (!blank)
+        guard->field_value.length = guard->position + 1 - guard->field_value.start;
+    return GUARD_MORE;
+}
+
 static enum guard_verdict in_headers(struct request_guard *guard, char c)
 {
     if (++guard->headers_bytes > GUARD_HEADERS_MAX_BYTES)
@@ -170,33 +229,21 @@ static enum guard_verdict in_headers(struct request_guard *guard, char c)
     case GUARD_AT_LINE_START:
         return start_line(guard, c);
     case GUARD_IN_NAME:
-        if (c == ':')
+        if (c == ':') {
             guard->state = GUARD_IN_VALUE;
-        else if (!is_token((unsigned char)c))
+            guard->field_value = (struct guard_place){guard->position + 1, 0};
+        } else if (!is_token((unsigned char)c)) {
             return GUARD_BAD;
-        else
+        } else {
             keep(guard->name, sizeof guard->name, &guard->name_length, (char)tolower((unsigned char)c));
+        }
         return GUARD_MORE;
     default:
-        if (c == '\n')
-            return end_field(guard);
-        if (c != '\t' && (unsigned char)c < 0x20)
-            return GUARD_BAD;
-        if (guard->value_length > 0 || (c != ' ' && c != '\t'))
-            keep(guard->value, sizeof guard->value, &guard->value_length, c);
-        return GUARD_MORE;
+        return in_value(guard, c);
     }
 }
 
 /* --- body ------------------------------------------------------------------------------------------- */
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)tolower((unsigned char)c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 static enum guard_verdict end_chunk_size(struct request_guard *guard)
 {
@@ -213,7 +260,7 @@ static enum guard_verdict end_chunk_size(struct request_guard *guard)
 
 static enum guard_verdict in_chunk_size(struct request_guard *guard, char c)
 {
-    int digit = hex_value(c);
+    int digit = hex_digit(c);
 
     if (c == '\n')
         return end_chunk_size(guard);
@@ -283,25 +330,40 @@ static size_t skip_body(struct request_guard *guard, size_t length)
     return taken;
 }
 
-enum guard_verdict request_guard_feed(struct request_guard *guard, const char *bytes, size_t length)
+enum guard_verdict request_guard_feed(struct request_guard *guard, const char *bytes, size_t length, size_t *taken)
 {
     enum guard_verdict verdict = guard->state == GUARD_AT_MESSAGE_END ? GUARD_COMPLETE : GUARD_MORE;
 
-    while (length > 0) {
-        size_t taken = 1;
-
+    *taken = 0;
+    if (guard->too_large)
+        return GUARD_TOO_LARGE;
+    while (*taken < length) {
         if (guard->state == GUARD_IN_BODY || guard->state == GUARD_IN_CHUNK) {
-            taken = skip_body(guard, length);
+            *taken += skip_body(guard, length - *taken);
             verdict = guard->state == GUARD_AT_MESSAGE_END ? GUARD_COMPLETE : GUARD_MORE;
         } else {
-            verdict = feed_byte(guard, *bytes);
+            bool in_head = !guard->head_complete;
+
+            verdict = feed_byte(guard, bytes[(*taken)++]);
+            guard->position += in_head;
         }
         if (verdict != GUARD_MORE && verdict != GUARD_COMPLETE)
-            return verdict;
-        bytes += taken;
-        length -= taken;
+            break;
     }
     return verdict;
+}
+
+static struct span piece(const char *bytes, struct guard_place place)
+{
+    return (struct span){bytes + place.start, place.length};
+}
+
+void request_guard_head(const struct request_guard *guard, const char *bytes, struct request_head *head)
+{
+    head->method = piece(bytes, guard->method);
+    head->target = piece(bytes, guard->target);
+    for (size_t i = 0; i < GUARD_FIELDS; i++)
+        head->fields[i] = guard->fields[i].start > 0 ? piece(bytes, guard->fields[i]) : (struct span){NULL, 0};
 }
 
 bool request_guard_started(const struct request_guard *guard)
@@ -309,10 +371,16 @@ bool request_guard_started(const struct request_guard *guard)
     return guard->head_complete || guard->line_bytes > 0;
 }
 
+bool request_guard_has_body(const struct request_guard *guard)
+{
+    return guard->chunked || guard->body_bytes > 0;
+}
+
 int guard_status(enum guard_verdict verdict)
 {
     switch (verdict) {
     case GUARD_MORE:
+    case GUARD_HEAD:
     case GUARD_COMPLETE:
     case GUARD_PIPELINED:
         return 0;

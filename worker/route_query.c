@@ -51,7 +51,7 @@ static void admit(struct exchange *exchange, struct query_request *request)
     if (missing != NULL) {
         reply_errors(exchange, query_value_error(missing));
     } else if (service == NULL) {
-        server_reply_detail(exchange, 500, "Internal Server Error");
+        server_reply_internal(exchange, "out of memory");
     } else if (!scoreboard_admit_run(host->scoreboard, host->slot)) {
         server_reply_retry(exchange, "Too many concurrent runs");
     } else {
@@ -84,7 +84,7 @@ void route_query(struct exchange *exchange)
         break;
     case QUERY_NO_MEMORY:
     default:
-        server_reply_detail(exchange, 500, "Internal Server Error");
+        server_reply_internal(exchange, "out of memory");
         break;
     }
     query_request_release(&request);

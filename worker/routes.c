@@ -1,7 +1,19 @@
 #include "worker/routes.h"
 
+static bool is_stopping(const void *context)
+{
+    return ((const struct route_context *)context)->stopping;
+}
+
+/* Slack is out of scope (http-api.md section 12); its users get a reason. */
+static void route_slack(struct exchange *exchange)
+{
+    server_reply_json(exchange, 503, json_pack("{s:s}", "error", "SLACK_BOT_TOKEN not configured"));
+}
+
 const struct route routes[] = {
-    {EVHTTP_REQ_POST, "/query", route_query, false},
-    {EVHTTP_REQ_GET, "/health", route_health, true},
-    {0, NULL, NULL, false},
+    {.method = EVHTTP_REQ_POST, .path = "/query", .handler = route_query, .guarded = true, .is_stopping = is_stopping},
+    {.method = EVHTTP_REQ_GET, .path = "/health", .handler = route_health, .keep_alive = true},
+    {.method = EVHTTP_REQ_POST, .path = "/slack/events", .handler = route_slack},
+    {.path = NULL},
 };

@@ -660,7 +660,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct query_re
 
     if (run == NULL) {
         scoreboard_end_run(host->scoreboard, host->slot);
-        server_reply_detail(exchange, 500, "Internal Server Error");
+        server_reply_internal(exchange, "out of memory");
         return;
     }
     run->stream = event_stream_open(exchange, run->id, &handlers);

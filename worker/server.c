@@ -3,16 +3,19 @@
 #include "common/log.h"
 #include "worker/acceptor.h"
 #include "worker/client.h"
+#include "worker/cors.h"
+#include "worker/early_answer.h"
+#include "worker/reception.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/keyvalq_struct.h>
+#include <event2/util.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_AFTER_MAX_S 30
-/* The guard refuses first, with our own answers; these only bound evhttp behind it. */
+/* Guard and reception refuse first, with our own answers; these only bound evhttp behind them. */
 #define EVHTTP_HEADERS_MAX_BYTES (GUARD_REQUEST_LINE_MAX_BYTES + GUARD_HEADERS_MAX_BYTES + 4096)
 #define EVHTTP_BODY_SLACK_BYTES  4096
 
@@ -20,8 +23,9 @@ struct server {
     struct event_base *base;
     struct evhttp *http;
     const struct settings *settings;
-    const struct route *routes;
+    struct reception *reception;
     void *context;
+    uint64_t body_bytes;       /* of request bodies held by this worker */
     struct acceptor *acceptor; /* NULL before server_listen() */
     bool stopped;
     struct client_list clients;
@@ -37,6 +41,24 @@ struct event_base *server_base(struct server *server)
 const struct settings *server_settings(const struct server *server)
 {
     return server->settings;
+}
+
+struct reception *server_reception(struct server *server)
+{
+    return server->reception;
+}
+
+bool server_hold_body(struct server *server, uint64_t bytes)
+{
+    if (bytes > 0 && server->body_bytes + bytes > (uint64_t)server->settings->body_memory_bytes)
+        return false;
+    server->body_bytes += bytes;
+    return true;
+}
+
+void server_return_body(struct server *server, uint64_t bytes)
+{
+    server->body_bytes -= bytes;
 }
 
 void server_enter(struct server *server, struct client *client)
@@ -84,24 +106,44 @@ static struct client *find_client(struct server *server, struct bufferevent *buf
 
 /* --- replies ----------------------------------------------------------------------------------------- */
 
-static const char *reason_of(int status)
+/*
+ * Does the connection outlive the answer? A HEAD with a body never does: evhttp leaves that body unread, and would take
+ * it for the next request.
+ */
+static bool stays_open(const struct exchange *exchange)
 {
-    static const struct {
-        int status;
-        const char *reason;
-    } reasons[] = {{200, "OK"},
-                   {400, "Bad Request"},
-                   {404, "Not Found"},
-                   {405, "Method Not Allowed"},
-                   {422, "Unprocessable Entity"},
-                   {500, "Internal Server Error"},
-                   {503, "Service Unavailable"}};
+    const struct client *client = exchange->client;
 
-    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
-        if (reasons[i].status == status)
-            return reasons[i].reason;
-    }
-    return "Unknown";
+    return client != NULL && client->admission.route->keep_alive && !exchange->server->stopped &&
+           !(client->admission.head_only && request_guard_has_body(&client->guard));
+}
+
+void server_add_headers(struct exchange *exchange)
+{
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(exchange->request);
+    struct cors_field fields[CORS_FIELDS_MAX];
+    size_t count = exchange->client != NULL ? cors_fields(exchange->client->admission.allow_origin, fields) : 0;
+    char date[32];
+
+    evutil_date_rfc1123(date, sizeof date, NULL);
+    evhttp_add_header(headers, "Date", date); /* evhttp gives none to HTTP/1.0 */
+    evhttp_add_header(headers, "Server", "sandstorm");
+    for (size_t i = 0; i < count; i++)
+        evhttp_add_header(headers, fields[i].name, fields[i].value);
+}
+
+/* The body of the request was used; the connection of a probe waits for the next one. */
+static void end_exchange(struct exchange *exchange)
+{
+    struct client *client = exchange->client;
+    struct evbuffer *input = evhttp_request_get_input_buffer(exchange->request);
+
+    evbuffer_drain(input, evbuffer_get_length(input));
+    if (client == NULL)
+        return;
+    client_release_body(client);
+    if (stays_open(exchange))
+        client_idle(client);
 }
 
 /* Content-Length is set here: evhttp leaves it out of answers to HEAD. */
@@ -112,12 +154,13 @@ static void send_reply(struct exchange *exchange, int status, const char *text, 
     char length_text[24];
 
     snprintf(length_text, sizeof length_text, "%zu", length);
-    evhttp_add_header(headers, "Server", "sandstorm");
+    server_add_headers(exchange);
     evhttp_add_header(headers, "Content-Type", "application/json");
     evhttp_add_header(headers, "Content-Length", length_text);
     if (body != NULL)
         evbuffer_add(body, text, length);
-    evhttp_send_reply(exchange->request, status, reason_of(status), body);
+    end_exchange(exchange);
+    evhttp_send_reply(exchange->request, status, http_reason(status), body);
     if (body != NULL)
         evbuffer_free(body);
 }
@@ -130,8 +173,7 @@ void server_reply_json(struct exchange *exchange, int status, json_t *body)
     if (text != NULL)
         send_reply(exchange, status, text, strlen(text));
     else
-        send_reply(exchange, 500, "{\"detail\":\"Internal Server Error\"}",
-                   strlen("{\"detail\":\"Internal Server Error\"}"));
+        server_reply_internal(exchange, "an answer could not be made: out of memory");
     free(text);
 }
 
@@ -142,96 +184,44 @@ void server_reply_detail(struct exchange *exchange, int status, const char *deta
 
 void server_reply_retry(struct exchange *exchange, const char *detail)
 {
-    char seconds[16];
+    char seconds[RETRY_AFTER_BUFFER];
 
-    snprintf(seconds, sizeof seconds, "%d", 1 + (int)(drand48() * RETRY_AFTER_MAX_S));
+    retry_after(seconds);
     evhttp_add_header(evhttp_request_get_output_headers(exchange->request), "Retry-After", seconds);
     log_info("request refused: 503 %s", detail);
     server_reply_detail(exchange, 503, detail);
 }
 
-/* --- routing ----------------------------------------------------------------------------------------- */
-
-static bool method_fits(enum evhttp_cmd_type wanted, enum evhttp_cmd_type method)
+void server_reply_internal(struct exchange *exchange, const char *reason)
 {
-    return wanted == method || (wanted == EVHTTP_REQ_GET && method == EVHTTP_REQ_HEAD);
+    static const char body[] = "{\"detail\":\"Internal Server Error\"}";
+
+    log_error("internal failure %08lx: %s", mrand48() & 0xffffffffL, reason);
+    send_reply(exchange, 500, body, sizeof body - 1);
 }
 
-static void reply_wrong_method(struct exchange *exchange, const struct route *route)
-{
-    evhttp_add_header(evhttp_request_get_output_headers(exchange->request), "Allow",
-                      route->method == EVHTTP_REQ_GET ? "GET" : "POST");
-    server_reply_detail(exchange, 405, "Method Not Allowed");
-}
+/* --- requests ---------------------------------------------------------------------------------------- */
 
-/* The decoded path, or NULL with *bad when it holds %00. */
-static char *decoded_path(struct evhttp_request *request, bool *bad)
-{
-    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request);
-    const char *path = uri != NULL ? evhttp_uri_get_path(uri) : NULL;
-    size_t length = 0;
-    char *decoded = evhttp_uridecode(path != NULL && *path != '\0' ? path : "/", 0, &length);
-
-    *bad = decoded != NULL && strlen(decoded) != length;
-    return decoded;
-}
-
-/* Every answer but a probe's ends its connection (http-api.md 2.2). */
-static void set_connection(struct exchange *exchange, const struct route *route)
-{
-    bool keep = route != NULL && route->keep_alive && !exchange->server->stopped;
-
-    if (!keep)
-        evhttp_add_header(evhttp_request_get_output_headers(exchange->request), "Connection", "close");
-}
-
-static void dispatch(struct exchange *exchange, const char *path)
-{
-    enum evhttp_cmd_type method = evhttp_request_get_command(exchange->request);
-    const struct route *route = exchange->server->routes;
-
-    while (route->path != NULL && strcmp(route->path, path) != 0)
-        route++;
-    if (route->path == NULL) {
-        set_connection(exchange, NULL);
-        server_reply_detail(exchange, 404, "Not Found");
-    } else if (!method_fits(route->method, method)) {
-        set_connection(exchange, NULL);
-        reply_wrong_method(exchange, route);
-    } else {
-        set_connection(exchange, route);
-        if (route->keep_alive)
-            client_idle(exchange->client);
-        route->handler(exchange);
-    }
-}
-
-/* Every complete request comes here. */
+/* Every complete request that was let in comes here. */
 static void on_request(struct evhttp_request *request, void *context)
 {
     struct server *server = context;
     struct evhttp_connection *connection = evhttp_request_get_connection(request);
     struct evbuffer *input = evhttp_request_get_input_buffer(request);
     struct exchange exchange = {.server = server, .request = request, .context = server->context};
-    char *path;
-    bool bad;
 
     exchange.client = find_client(server, evhttp_connection_get_bufferevent(connection));
-    path = decoded_path(request, &bad);
-    if (exchange.client == NULL || path == NULL) {
-        set_connection(&exchange, NULL);
-        server_reply_detail(&exchange, 500, "Internal Server Error");
-    } else if (bad) {
+    if (exchange.client != NULL)
         client_serve(exchange.client, connection);
-        set_connection(&exchange, NULL);
-        server_reply_detail(&exchange, 400, "Bad Request");
-    } else {
-        client_serve(exchange.client, connection);
-        exchange.body_length = evbuffer_get_length(input);
-        exchange.body = (const char *)evbuffer_pullup(input, -1);
-        dispatch(&exchange, path);
-    }
-    free(path);
+    /* Every answer but a probe's ends its connection (http-api.md 2.2). */
+    if (!stays_open(&exchange))
+        evhttp_add_header(evhttp_request_get_output_headers(request), "Connection", "close");
+    exchange.body_length = evbuffer_get_length(input);
+    exchange.body = (const char *)evbuffer_pullup(input, -1);
+    if (exchange.client != NULL && (exchange.body != NULL || exchange.body_length == 0))
+        exchange.client->admission.route->handler(&exchange);
+    else
+        server_reply_internal(&exchange, "out of memory");
 }
 
 /* --- accepting --------------------------------------------------------------------------------------- */
@@ -245,10 +235,8 @@ static struct bufferevent *on_accept(struct event_base *base, void *context)
     return client != NULL ? client_bufferevent(client) : NULL;
 }
 
-/* Methods the server knows; evhttp answers 501 to others. All of these reach routing, which says 405. */
-#define METHODS                                                                                                        \
-    (EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS |    \
-     EVHTTP_REQ_PATCH | EVHTTP_REQ_TRACE | EVHTTP_REQ_CONNECT)
+/* No other method is let in. */
+#define METHODS (EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD)
 
 struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
                           void *context)
@@ -262,11 +250,11 @@ struct server *server_new(struct event_base *base, const struct settings *settin
     LIST_INIT(&server->clients);
     server->base = base;
     server->settings = settings;
-    server->routes = routes;
     server->context = context;
+    server->reception = reception_new(settings, routes, context);
     server->http = evhttp_new(base);
-    if (server->http == NULL) {
-        free(server);
+    if (server->reception == NULL || server->http == NULL) {
+        server_free(server);
         return NULL;
     }
     evhttp_set_bevcb(server->http, on_accept, server);
@@ -317,10 +305,12 @@ void server_free(struct server *server)
 
     if (server == NULL)
         return;
-    evhttp_free(server->http);
+    if (server->http != NULL)
+        evhttp_free(server->http);
     while ((client = LIST_FIRST(&server->clients)) != NULL)
         client_free(client);
     acceptor_free(server->acceptor);
+    reception_free(server->reception);
     free(server->by_fd);
     free(server);
 }

@@ -31,9 +31,12 @@ struct exchange {
 
 struct route {
     enum evhttp_cmd_type method; /* EVHTTP_REQ_GET answers HEAD as well */
-    const char *path;            /* decoded, exact */
+    const char *path;            /* decoded; a segment `{id}` stands for any */
     void (*handler)(struct exchange *exchange);
+    bool guarded;    /* needs the bearer */
     bool keep_alive; /* a health probe: the connection stays open */
+    /* Is the instance stopping? Then such a request gets 503. NULL: it is served to the end. */
+    bool (*is_stopping)(const void *context);
 };
 
 /* routes ends with path NULL and stays with the caller. */
@@ -55,6 +58,11 @@ void server_reply_json(struct exchange *exchange, int status, json_t *body /* ta
 void server_reply_detail(struct exchange *exchange, int status, const char *detail);
 /* As server_reply_detail() with a Retry-After spread over 1 to 30 seconds. */
 void server_reply_retry(struct exchange *exchange, const char *detail);
+/* 500; the reason goes to the log under an id. */
+void server_reply_internal(struct exchange *exchange, const char *reason);
+
+/* The header lines every answer has, for handlers that send their own: Date, Server, CORS. */
+void server_add_headers(struct exchange *exchange);
 
 /* --- for streams ---------------------------------------------------------------------------------- */
 

@@ -1,0 +1,29 @@
+/*
+ * peers: who is at the other end of a connection, and whose X-Forwarded headers count (setting trusted_proxies).
+ */
+#ifndef WORKER_PEERS_H
+#define WORKER_PEERS_H
+
+#include "worker/span.h"
+
+#include <netinet/in.h>
+
+/* An address as text; also room for a forwarded name made fit for a log. */
+#define PEER_NAME_MAX_BYTES 64
+
+struct peers; /* the trusted ones */
+
+/* A list of addresses, or *. What is no address never matches. NULL for lack of memory. */
+struct peers *peers_new(const char *trusted) __attribute__((warn_unused_result));
+void peers_free(struct peers *peers);
+
+/* IPv4 peers of an IPv6 socket are named, and trusted, as IPv4. "unknown" when the connection is gone. */
+void peers_name(int fd, char name[static PEER_NAME_MAX_BYTES]);
+bool peers_trust(const struct peers *peers, const char *name);
+/*
+ * The client behind a peer: the last address of X-Forwarded-For that is no trusted proxy's, if the peer is trusted;
+ * with trusted * the first. Else the peer.
+ */
+void peers_client(const struct peers *peers, int fd, struct span forwarded_for, char name[static PEER_NAME_MAX_BYTES]);
+
+#endif
