@@ -232,10 +232,10 @@ void event_stream_abort(struct event_stream *stream)
     world.aborts++;
 }
 
-void server_reply_detail(struct exchange *exchange, int status, const char *detail)
+void server_reply_internal(struct exchange *exchange, const char *reason)
 {
     (void)exchange;
-    fail_msg("unexpected reply %d %s", status, detail);
+    fail_msg("unexpected reply: %s", reason);
 }
 
 /* --- driving it ---------------------------------------------------------------------------------------- */
