@@ -52,10 +52,17 @@ static const struct choice log_level_choices[] = {{"error", LOG_LEVEL_ERROR},
                                                   {"debug", LOG_LEVEL_DEBUG},
                                                   {NULL, 0}};
 
+/* May a reload change it? */
+enum reload_rule {
+    HOT,
+    FIXED,
+    LOCAL, /* unless there is a local runtime: it was started with the old value */
+};
+
 struct setting {
     const char *key;
     enum setting_type type;
-    bool reloadable;
+    enum reload_rule reload;
     size_t offset;
     const char *default_text; /* NULL: worked out by complete_defaults() */
     int64_t min;              /* in the stored unit */
@@ -66,8 +73,6 @@ struct setting {
 };
 
 #define AT(field) offsetof(struct settings, field)
-#define HOT       true
-#define FIXED     false
 
 static const struct setting table[] = {
     {"workers", TYPE_INTEGER, HOT, AT(workers), NULL, 1, SETTINGS_WORKERS_MAX, NULL, "WEB_CONCURRENCY",
@@ -129,17 +134,17 @@ static const struct setting table[] = {
     {"client_stall_timeout", TYPE_DURATION, HOT, AT(client_stall_timeout_ms), "120", 1000, HOUR_MS, NULL, NULL,
      "a client that takes nothing this long is gone"},
 
-    {"local_socket", TYPE_STRING, FIXED, AT(local_socket), "", 0, 0, NULL, NULL,
+    {"local_socket", TYPE_STRING, LOCAL, AT(local_socket), "", 0, 0, NULL, NULL,
      "unix socket of the local runtime; default in a private runtime directory"},
-    {"sandboxd", TYPE_STRING, FIXED, AT(sandboxd), NULL, 0, 0, NULL, NULL, "program of the local runtime"},
-    {"template_dir", TYPE_STRING, FIXED, AT(template_dir), NULL, 0, 0, NULL, NULL, "templates of the local runtime"},
-    {"network_allow", TYPE_LIST, FIXED, AT(network_allow), NULL, 0, 0, NULL, NULL,
+    {"sandboxd", TYPE_STRING, LOCAL, AT(sandboxd), NULL, 0, 0, NULL, NULL, "program of the local runtime"},
+    {"template_dir", TYPE_STRING, LOCAL, AT(template_dir), NULL, 0, 0, NULL, NULL, "templates of the local runtime"},
+    {"network_allow", TYPE_LIST, LOCAL, AT(network_allow), NULL, 0, 0, NULL, NULL,
      "host:port that local sandboxes may reach; default the model's endpoint"},
-    {"sandbox_memory", TYPE_SIZE, FIXED, AT(sandbox_memory_bytes), "2GiB", 256 * MIB, 1024 * GIB, NULL, NULL,
+    {"sandbox_memory", TYPE_SIZE, LOCAL, AT(sandbox_memory_bytes), "2GiB", 256 * MIB, 1024 * GIB, NULL, NULL,
      "memory of a local sandbox"},
-    {"sandbox_disk", TYPE_SIZE, FIXED, AT(sandbox_disk_bytes), "512MiB", MIB, 1024 * GIB, NULL, NULL,
+    {"sandbox_disk", TYPE_SIZE, LOCAL, AT(sandbox_disk_bytes), "512MiB", MIB, 1024 * GIB, NULL, NULL,
      "size of /home/user in a local sandbox"},
-    {"sandbox_processes", TYPE_INTEGER, FIXED, AT(sandbox_processes), "512", 128, 65536, NULL, NULL,
+    {"sandbox_processes", TYPE_INTEGER, LOCAL, AT(sandbox_processes), "512", 128, 65536, NULL, NULL,
      "processes of a local sandbox"},
 };
 
@@ -877,10 +882,12 @@ static bool is_same_value(const struct settings_load *left, const struct setting
 }
 
 bool settings_reload_allowed(const struct settings_load *old_load, const struct settings_load *new_load,
-                             const char **key)
+                             bool has_local_runtime, const char **key)
 {
     for (size_t i = 0; i < SETTING_COUNT; i++) {
-        if (table[i].reloadable || is_same_value(old_load, new_load, i))
+        bool is_fixed = table[i].reload == FIXED || (table[i].reload == LOCAL && has_local_runtime);
+
+        if (!is_fixed || is_same_value(old_load, new_load, i))
             continue;
         *key = table[i].key;
         return false;

@@ -115,11 +115,11 @@ void settings_print(const struct settings_load *load, FILE *out);
 void settings_print_help(FILE *out);
 
 /*
- * A reload can change only reloadable settings. Writes the first key that differs and is not reloadable to *key and
- * returns false, else true.
+ * A reload can change only reloadable settings, which those of the local runtime are while there is none. Writes the
+ * first key that differs and is not reloadable to *key and returns false, else true.
  */
 bool settings_reload_allowed(const struct settings_load *old_load, const struct settings_load *new_load,
-                             const char **key);
+                             bool has_local_runtime, const char **key);
 
 /* Walks a list: copies the next item, trimmed, to item; false at the end. *cursor starts at the list. */
 bool settings_list_next(const char **cursor, char *item, size_t size);

@@ -185,7 +185,7 @@ static bool may_reload(const struct master *master, const struct settings_load *
         log_lines(errors);
         return false;
     }
-    if (!settings_reload_allowed(master->current->load, load, &key)) {
+    if (!settings_reload_allowed(master->current->load, load, master->runtime != NULL, &key)) {
         log_error("setting %s changed, and needs a restart", key);
         return false;
     }

@@ -341,12 +341,26 @@ static void test_a_reload_may_change_only_what_is_reloadable(void **state)
     const char *key = NULL;
 
     (void)state;
-    assert_true(settings_reload_allowed(before, hot, &key));
-    assert_false(settings_reload_allowed(before, cold, &key));
+    assert_true(settings_reload_allowed(before, hot, true, &key));
+    assert_false(settings_reload_allowed(before, cold, false, &key));
     assert_string_equal(key, "bind");
     settings_load_free(before);
     settings_load_free(hot);
     settings_load_free(cold);
+}
+
+static void test_without_a_local_runtime_its_settings_are_reloadable(void **state)
+{
+    struct settings_load *before = load_dotenv("");
+    struct settings_load *after = load_dotenv("ANTHROPIC_BASE_URL=http://model.example\n");
+    const char *key = NULL;
+
+    (void)state;
+    assert_true(settings_reload_allowed(before, after, false, &key));
+    assert_false(settings_reload_allowed(before, after, true, &key));
+    assert_string_equal(key, "network_allow");
+    settings_load_free(before);
+    settings_load_free(after);
 }
 
 static void test_a_long_list_that_changes_at_its_end_is_noticed(void **state)
@@ -363,7 +377,7 @@ static void test_a_long_list_that_changes_at_its_end_is_noticed(void **state)
     snprintf(after_list, sizeof after_list, "%s127.0.0.2:1", before_list);
     before = LOAD("--bind", before_list);
     after = LOAD("--bind", after_list);
-    assert_false(settings_reload_allowed(before, after, &key));
+    assert_false(settings_reload_allowed(before, after, true, &key));
     assert_string_equal(key, "bind");
     settings_load_free(before);
     settings_load_free(after);
@@ -401,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_the_models_endpoint_is_what_sandboxes_may_reach),
         cmocka_unit_test(test_errors_name_their_source),
         cmocka_unit_test(test_a_reload_may_change_only_what_is_reloadable),
+        cmocka_unit_test(test_without_a_local_runtime_its_settings_are_reloadable),
         cmocka_unit_test(test_a_long_list_that_changes_at_its_end_is_noticed),
         cmocka_unit_test(test_actions_are_told),
     };
