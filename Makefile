@@ -4,6 +4,8 @@
 #   make demo       set up, build, start a server on the local runtime, run four agents at once
 #   make check      set up, build, run every test
 #   make lint       layout, clang-tidy, cppcheck, layers
+#   make bench      what requests cost, against a yardstick of the same run
+#   make fuzz       libFuzzer on each parser, FUZZ_SECONDS=60 each; new inputs stay in build/fuzz/
 #   make clean      remove build/
 #
 #   CC=clang        another compiler        SAN=address,undefined   sanitizers (objects in build/san-...)
@@ -31,6 +33,7 @@ PACKAGES_BUILD := gcc libc6-dev pkg-config libevent-dev libcurl4-openssl-dev lib
 PACKAGES_RUN   := bubblewrap ca-certificates python3 git
 PACKAGES_CHECK := libcmocka-dev python3-venv valgrind procps
 PACKAGES_LINT  := clang clang-format clang-tidy cppcheck
+PACKAGES_FUZZ  := clang libclang-rt-14-dev
 PACKAGES_SAN   := $(if $(filter clang%,$(notdir $(CC))),clang libclang-rt-14-dev)
 
 # install_packages NAMES: only what dpkg does not know as installed, so that a second run needs no network.
@@ -62,6 +65,8 @@ PKGS_worker   := libevent libcurl jansson libcrypto libssl
 PKGS_sandboxd := libevent jansson libseccomp
 PKGS_cli      :=
 PKGS_unit     := cmocka $(PKGS_worker)
+PKGS_bench    := $(PKGS_worker)
+PKGS_fuzz     := $(PKGS_worker)
 
 pkg_cflags = $(if $(PKGS_$(1)),$(shell pkg-config --cflags $(PKGS_$(1))))
 pkg_libs   = $(if $(PKGS_$(1)),$(shell pkg-config --libs $(PKGS_$(1))))
@@ -74,10 +79,14 @@ lib_objects = $(call objects,$(filter-out $(MAINS),$(call sources,$(1))))
 
 LIBS  := $(foreach d,common master worker sandboxd,$(BUILD)/lib$(d).a)
 UNITS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
+BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/bench_*.c)))
+FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+REPLAYS := $(patsubst %,$(BUILD)/replay/%,$(FUZZ_TARGETS))
 PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
-ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch]))
+ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
+         tests/bench/*.[ch] tests/fuzz/*.[ch]))
 
-.PHONY: all demo template check lint venv clean deps-run deps-check deps-lint deps-template install-node
+.PHONY: all demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -138,10 +147,22 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIBS)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,unit) $(call pkg_libs,sandboxd)
 
-$(BUILD)/obj/tests/unit/%.o: tests/unit/%.c | $(ROOT)/.deps-build
+# Test programs see what the program they test sees.
+$(BUILD)/obj/tests/%.o: tests/%.c | $(ROOT)/.deps-build
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC $<")
-	$(Q)$(CC) $(CFLAGS_ALL) $(call pkg_cflags,unit) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS_ALL) $(call pkg_cflags,$(firstword $(subst /, ,$*))) -MMD -MP -c -o $@ $<
+
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBS)
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,bench)
+
+# A fuzz target driven by its stored corpus instead of libFuzzer: part of the tests, with every compiler.
+$(BUILD)/replay/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(LIBS)
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,fuzz)
 
 # --- demo ---------------------------------------------------------------------------------------
 # The template of the local runtime: what package-lock.json pins, prepared once, shared read-only by all sandboxes.
@@ -177,9 +198,36 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 
 # pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 check: all venv template
-	$(Q)$(MAKE) --no-print-directory $(UNITS) $(BUILD)/layers-ok
+	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(BUILD)/layers-ok
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
 	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
+
+# --- bench --------------------------------------------------------------------------------------
+bench: all
+	$(Q)$(MAKE) --no-print-directory $(BENCHES)
+	$(Q)for bench in $(BENCHES); do $$bench || exit 1; done
+
+# --- fuzz ---------------------------------------------------------------------------------------
+# One program of everything a target needs, built by clang with libFuzzer and the sanitizers.
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS   := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
+FUZZ_SOURCES := $(filter-out worker/worker.c,$(call sources,worker)) $(call sources,common)
+
+$(ROOT)/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_SOURCES) $(wildcard tests/fuzz/*.h common/*.h worker/*.h) | $(ROOT)/.deps-build
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD $@")
+	$(Q)clang $(CSTD) $(FUZZ_FLAGS) $(call pkg_cflags,fuzz) -o $@ $< $(FUZZ_SOURCES) $(call pkg_libs,fuzz)
+
+fuzz: $(ROOT)/.deps-build
+	$(call install_packages,$(PACKAGES_FUZZ))
+	$(Q)$(MAKE) --no-print-directory $(FUZZ_TARGETS:%=$(ROOT)/fuzz/%)
+	$(Q)for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(ROOT)/fuzz/corpus/$$target && \
+		$(ROOT)/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=1024 \
+			-print_final_stats=1 -artifact_prefix=$(ROOT)/fuzz/ \
+			$$(test -f tests/fuzz/$$target.dict && echo -dict=tests/fuzz/$$target.dict) \
+			$(ROOT)/fuzz/corpus/$$target tests/fuzz/corpus/$$target || exit 1; \
+	done
 
 # --- lint ---------------------------------------------------------------------------------------
 TIDY_FLAGS = $(CSTD) -I$(CURDIR) $(call pkg_cflags,worker) $(call pkg_cflags,sandboxd) $(call pkg_cflags,unit)

@@ -1,6 +1,7 @@
 #include "master/generation.h"
 
 #include "common/log.h"
+#include "common/project_store.h"
 
 #include <stdlib.h>
 
@@ -25,6 +26,7 @@ void generation_free(struct generation *generation)
     if (generation == NULL)
         return;
     settings_load_free(generation->load);
+    project_store_free(generation->plan.project_store);
     free(generation);
 }
 

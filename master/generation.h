@@ -35,8 +35,10 @@ struct generation {
     struct seat seats[SETTINGS_WORKERS_MAX];
 };
 
-/* Takes the load over. The plan's generation is its number; its settings and environment become the load's. NULL
- * without memory. */
+/*
+ * Takes the load and the plan's project store over. The plan's generation is its number; its settings and environment
+ * become the load's. NULL without memory, with nothing taken.
+ */
 struct generation *generation_new(struct settings_load *load, const struct worker_plan *plan)
     __attribute__((warn_unused_result));
 /* Its workers are not touched. */

@@ -4,6 +4,7 @@
  * Exit codes: 0 ended as told, 1 the environment or the configuration is at fault, 2 the command line is.
  */
 #include "common/log.h"
+#include "common/project_store.h"
 #include "common/settings.h"
 #include "master/master.h"
 #include "master/preflight.h"
@@ -41,8 +42,11 @@ static bool secure_standard_descriptors(void)
 static int check(const struct settings_load *load)
 {
     const struct settings *settings = settings_load_values(load);
+    struct project_store *store = project_store_new();
     bool good = preflight_check(settings);
 
+    if (store == NULL || !preflight_check_project(settings, store))
+        good = false;
     if (!preflight_raise_descriptors(settings->max_runs))
         good = false;
     settings_print(load, stdout);
@@ -50,7 +54,9 @@ static int check(const struct settings_load *load)
            "A worker that is busy with a long run is not silent.\n"
            "runtime in effect: %s\n",
            (long long)settings->timeout_ms, (long long)settings->worker_timeout_ms,
-           preflight_wants_local_runtime(settings, settings_load_environment(load)) ? "local" : "e2b");
+           store != NULL && preflight_wants_local_runtime(settings, settings_load_environment(load), store) ? "local"
+                                                                                                            : "e2b");
+    project_store_free(store);
     puts(good ? "configuration ok" : "configuration NOT ok");
     return good && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

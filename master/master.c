@@ -71,7 +71,8 @@ static void log_start(const struct master *master)
     name_addresses(master, addresses, sizeof addresses);
     log_info("sandstorm %s, pid %d, listens on %s", SANDSTORM_VERSION, (int)getpid(), addresses);
     log_info("%" PRId64 " workers, max_runs %" PRId64 ", runtime %s, instance %s", s->workers, s->max_runs,
-             preflight_wants_local_runtime(s, start_environment(master)) ? "local" : "e2b", master->instance);
+             preflight_wants_local_runtime(s, start_environment(master), master->store) ? "local" : "e2b",
+             master->instance);
     log_info("timeout %" PRId64 " ms (longest run), worker_timeout %" PRId64
              " ms (longest silence of a worker), graceful_timeout %" PRId64 " ms (longest drain)",
              s->timeout_ms, s->worker_timeout_ms, s->graceful_timeout_ms);
@@ -108,8 +109,9 @@ static bool is_over(const struct master *master)
 
 /* --- generations -------------------------------------------------------------------------------- */
 
-/* A generation for a load, which it takes over; NULL without memory, the load freed. */
-static struct generation *make_generation(struct master *master, struct settings_load *load)
+/* A generation for a load and a store, which it takes over; NULL without memory, both freed. */
+static struct generation *make_generation(struct master *master, struct settings_load *load,
+                                          struct project_store *store)
 {
     const struct worker_plan plan = {
         .generation = ++master->generations,
@@ -117,6 +119,7 @@ static struct generation *make_generation(struct master *master, struct settings
         .listen_count = master->listeners.count,
         .local_socket = master->runtime != NULL ? runtime_socket_path(master->runtime) : NULL,
         .instance = master->instance,
+        .project_store = store,
         .owner_fd = master->runtime != NULL ? runtime_owner_fd(master->runtime) : -1,
     };
     struct generation *generation = generation_new(load, &plan);
@@ -124,6 +127,7 @@ static struct generation *make_generation(struct master *master, struct settings
     if (generation == NULL) {
         log_error("cannot start workers: %s", strerror(errno));
         settings_load_free(load);
+        project_store_free(store);
     }
     return generation;
 }
@@ -174,8 +178,22 @@ static bool turns_auth_off(const struct master *master, const struct settings_lo
     return *master->current->plan.settings->api_key != '\0' && *settings_load_values(load)->api_key == '\0';
 }
 
+/* A local runtime is started with the server, not by a reload. */
+static bool has_runtime_for(const struct master *master, const struct settings_load *load,
+                            const struct project_store *store)
+{
+    const struct worker_plan *plan = &master->current->plan;
+
+    if (master->runtime != NULL ||
+        !preflight_wants_local_runtime(settings_load_values(load), settings_load_environment(load), store) ||
+        preflight_wants_local_runtime(plan->settings, plan->environment, plan->project_store))
+        return true;
+    log_error("the configuration now wants the local runtime, which needs a restart");
+    return false;
+}
+
 /* True when the new settings may take the place of the old; else the reason is in the log. */
-static bool may_reload(const struct master *master, const struct settings_load *load)
+static bool may_reload(const struct master *master, const struct settings_load *load, struct project_store *store)
 {
     const char *errors, *key = NULL;
     bool usage;
@@ -193,24 +211,28 @@ static bool may_reload(const struct master *master, const struct settings_load *
         log_error("SANDSTORM_API_KEY is gone: serving every client needs a restart");
         return false;
     }
-    return preflight_check(settings_load_values(load));
+    return preflight_check(settings_load_values(load)) && preflight_check_project(settings_load_values(load), store) &&
+           has_runtime_for(master, load, store);
 }
 
 /* Reads everything again and starts a new generation beside the old one; changes nothing when anything is wrong. */
 static void begin_reload(struct master *master)
 {
     struct settings_load *load = settings_load(master->argc, master->argv, master->current->load);
+    struct project_store *store = project_store_new();
 
     master->reload_wanted = false;
     log_info("reloading");
     notify_reloading();
-    if (load != NULL && may_reload(master, load)) {
-        master->next = make_generation(master, load);
+    if (load != NULL && store != NULL && may_reload(master, load, store)) {
+        master->next = make_generation(master, load, store);
         if (master->next != NULL)
             return;
         load = NULL;
+        store = NULL;
     }
     settings_load_free(load);
+    project_store_free(store);
     log_error("reload refused: the server goes on unchanged");
     tell_ready(master);
 }
@@ -246,10 +268,12 @@ static void finish_reload(struct master *master)
 /* Forks the first workers, with or without a local runtime to name to them. */
 static void begin_generation(struct master *master)
 {
-    if (master->runtime == NULL && preflight_wants_local_runtime(start_settings(master), start_environment(master)))
+    if (master->runtime == NULL &&
+        preflight_wants_local_runtime(start_settings(master), start_environment(master), master->store))
         log_warn("no local runtime and no E2B_API_KEY: only requests that bring their own E2B key can be served");
-    master->current = make_generation(master, master->load);
+    master->current = make_generation(master, master->load, master->store);
     master->load = NULL;
+    master->store = NULL;
     if (master->current != NULL)
         master->phase = MASTER_STARTING;
     else
@@ -416,8 +440,9 @@ static bool prepare(struct master *master)
     static const struct workers_callbacks callbacks = {.admitted = on_admitted, .buried = on_buried};
     const struct settings *settings = start_settings(master);
 
-    if (!master_open_signals(master) || !preflight_check(settings) ||
-        !preflight_raise_descriptors(settings->max_runs) ||
+    master->store = project_store_new();
+    if (master->store == NULL || !master_open_signals(master) || !preflight_check(settings) ||
+        !preflight_check_project(settings, master->store) || !preflight_raise_descriptors(settings->max_runs) ||
         !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) || !name_instance(master))
         return false;
     master->scoreboard = scoreboard_new((unsigned)settings->max_runs);
@@ -426,7 +451,7 @@ static bool prepare(struct master *master)
         return false;
     }
     log_start(master);
-    if (!preflight_wants_local_runtime(settings, start_environment(master)))
+    if (!preflight_wants_local_runtime(settings, start_environment(master), master->store))
         return true;
     master->runtime = runtime_new(settings);
     return master->runtime != NULL || settings->runtime == RUNTIME_AUTO;
@@ -437,6 +462,7 @@ static void release(struct master *master)
     generation_free(master->next);
     generation_free(master->current);
     settings_load_free(master->load);
+    project_store_free(master->store);
     runtime_free(master->runtime);
     workers_free(master->workers);
     scoreboard_free(master->scoreboard);

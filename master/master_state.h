@@ -4,6 +4,7 @@
 #ifndef MASTER_MASTER_STATE_H
 #define MASTER_MASTER_STATE_H
 
+#include "common/project_store.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
 #include "master/generation.h"
@@ -26,7 +27,8 @@ struct master {
     int exit_code;
     int argc;
     char *const *argv;
-    struct settings_load *load; /* of the start, until the first generation has it */
+    struct settings_load *load;  /* of the start, until the first generation has it */
+    struct project_store *store; /* likewise */
     int signal_fd;
     struct listeners listeners;
     struct scoreboard *scoreboard;

@@ -2,25 +2,64 @@
 
 #include "common/log.h"
 #include "master/listen.h"
+#include "worker/worker.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* A run holds its client's and its sandbox's connection; all runs of an instance may meet in one worker. */
 #define DESCRIPTORS_PER_RUN 2
 /* Listening sockets, resolver, health probes, deletions of ended runs, connections not yet admitted. */
 #define DESCRIPTORS_RESERVE 256
+#define PROJECT_CHECK_MAX_S 10
 
-bool preflight_wants_local_runtime(const struct settings *settings, const struct environment *environment)
+bool preflight_wants_local_runtime(const struct settings *settings, const struct environment *environment,
+                                   const struct project_store *store)
 {
     const char *key = environment_value(environment, "E2B_API_KEY");
+    int64_t runtime = settings->runtime != RUNTIME_AUTO ? settings->runtime : project_store_provider(store);
 
-    return settings->runtime == RUNTIME_LOCAL || (settings->runtime == RUNTIME_AUTO && key == NULL);
+    return runtime == RUNTIME_LOCAL || (runtime == RUNTIME_AUTO && key == NULL);
+}
+
+/* A file system that hangs must not hang the master: the alarm ends the child. */
+static _Noreturn void check_project_and_exit(const char *project_dir, struct project_store *store)
+{
+    sigset_t none;
+
+    signal(SIGALRM, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    alarm(PROJECT_CHECK_MAX_S);
+    _exit(worker_check_project(project_dir, store) ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+bool preflight_check_project(const struct settings *settings, struct project_store *store)
+{
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0)
+        check_project_and_exit(settings->project_dir, store);
+    if (pid < 0) {
+        log_error("cannot check the project: %s", strerror(errno));
+        return false;
+    }
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR)
+            return false;
+    }
+    if (WIFSIGNALED(status))
+        log_error("cannot check the project in %s: %s", settings->project_dir,
+                  WTERMSIG(status) == SIGALRM ? "it took too long" : strsignal(WTERMSIG(status)));
+    return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS;
 }
 
 /* A regular file this process may use as mode says (R_OK, X_OK). */

@@ -6,6 +6,7 @@
 #define MASTER_PREFLIGHT_H
 
 #include "common/environment.h"
+#include "common/project_store.h"
 #include "common/settings.h"
 
 #include <stdbool.h>
@@ -14,10 +15,21 @@
 /* Files and addresses that the settings name. Binds nothing. */
 bool preflight_check(const struct settings *settings) __attribute__((warn_unused_result));
 
+/*
+ * The project directory, checked by a child, since its format is the workers' business. What is good is in the store
+ * then. Waits for the child, 10 s at most.
+ */
+bool preflight_check_project(const struct settings *settings, struct project_store *store)
+    __attribute__((warn_unused_result));
+
 /* Raises RLIMIT_NOFILE to the hard limit and refuses max_runs that would not fit into one worker. */
 bool preflight_raise_descriptors(int64_t max_runs) __attribute__((warn_unused_result));
 
-/* The local runtime is needed when it is asked for, or when nothing else is configured (no E2B_API_KEY). */
-bool preflight_wants_local_runtime(const struct settings *settings, const struct environment *environment);
+/*
+ * The local runtime is needed when the settings or the project ask for it, or when nothing else is configured (no
+ * E2B_API_KEY).
+ */
+bool preflight_wants_local_runtime(const struct settings *settings, const struct environment *environment,
+                                   const struct project_store *store);
 
 #endif

@@ -60,7 +60,8 @@ static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct 
                                            .listen_fds = plan->listen_fds,
                                            .listen_count = plan->listen_count,
                                            .local_socket = plan->local_socket,
-                                           .instance = plan->instance};
+                                           .instance = plan->instance,
+                                           .project_store = plan->project_store};
     int keep[LISTEN_MAX + 2];
     size_t kept = 0;
     char name[32];

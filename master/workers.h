@@ -8,6 +8,7 @@
 #define MASTER_WORKERS_H
 
 #include "common/environment.h"
+#include "common/project_store.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
 #include "master/supervise.h"
@@ -27,6 +28,7 @@ struct worker_plan {
     size_t listen_count;
     const char *local_socket; /* NULL: no local runtime */
     const char *instance;
+    struct project_store *project_store;
     int owner_fd; /* write end of the pipe whose end of file tells sandboxd that all workers are gone; -1: none */
 };
 

@@ -1,6 +1,8 @@
 #include "worker/agent_config.h"
 
 #include "common/log.h"
+#include "worker/agent_env.h"
+#include "worker/utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,78 +11,52 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RUNNER_MAX_BYTES (1 << 20)
-#define RUNNER_PATH      "/opt/agent-runner/runner.mjs"
-#define SETTINGS_PATH    AGENT_HOME "/.claude/settings.json"
-#define OPENROUTER_URL   "https://openrouter.ai/api"
+#define RUNNER_MAX_BYTES     (1 << 20)
+#define RUNNER_PATH          "/opt/agent-runner/runner.mjs"
+#define SKILLS_PATH          AGENT_HOME "/.claude/skills"
+#define SETTINGS_PATH        AGENT_HOME "/.claude/settings.json"
+#define VERTEX_KEY_MAX_BYTES (64 << 10)
 /* Experimental headers break some providers; without skills nothing needs them (6.6). */
 #define SETTINGS_TEXT                                                                                                  \
     "{\"permissions\":{\"allow\":[],\"deny\":[]},\"env\":{\"CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS\":\"1\"}}"
-#define OWN_FILES 3
+#define SETTINGS_TEXT_WITH_SKILLS "{\"permissions\":{\"allow\":[],\"deny\":[]}}"
+#define OWN_FILES                 4
+#define VERTEX_KEY_HELP           "set it to a service account's key file: UTF-8, at most 64 KiB"
 
-/* Forwarded into the sandbox when they are set and not empty (6.8, 2). */
-static const char *const forwarded[] = {
-    "CLAUDE_CODE_USE_VERTEX",
-    "CLOUD_ML_REGION",
-    "ANTHROPIC_VERTEX_PROJECT_ID",
-    "CLAUDE_CODE_USE_BEDROCK",
-    "AWS_REGION",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "CLAUDE_CODE_USE_FOUNDRY",
-    "AZURE_FOUNDRY_RESOURCE",
-    "AZURE_API_KEY",
-    "ANTHROPIC_FOUNDRY_RESOURCE",
-    "ANTHROPIC_FOUNDRY_API_KEY",
-    "ANTHROPIC_FOUNDRY_BASE_URL",
-    "ANTHROPIC_BASE_URL",
-    "ANTHROPIC_AUTH_TOKEN",
-    "LINEAR_API_KEY",
-    "ANTHROPIC_DEFAULT_SONNET_MODEL",
-    "ANTHROPIC_DEFAULT_OPUS_MODEL",
-    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
-};
+/* --- small files ----------------------------------------------------------------------------------------- */
 
-static const char *const other_providers[] = {"CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_BEDROCK",
-                                              "CLAUDE_CODE_USE_FOUNDRY"};
-
-/* Foundry's variables go by two names (6.8, 3). */
-static const struct {
-    const char *azure;
-    const char *foundry;
-} foundry_names[] = {
-    {"AZURE_FOUNDRY_RESOURCE", "ANTHROPIC_FOUNDRY_RESOURCE"},
-    {"AZURE_API_KEY", "ANTHROPIC_FOUNDRY_API_KEY"},
-};
-
-static const char *environment(const char *name)
+/* A regular file of at most `max` bytes, terminated; NULL with errno. A FIFO would block. */
+static char *read_small_file(int directory, const char *path, size_t max, size_t *length)
 {
-    const char *value = getenv(name);
+    int fd = openat(directory, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat status;
+    char *bytes = NULL;
+    ssize_t got = -1;
 
-    return value != NULL && *value != '\0' ? value : NULL;
+    if (fd < 0)
+        return NULL;
+    errno = EINVAL;
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 && (size_t)status.st_size <= max) {
+        bytes = malloc((size_t)status.st_size + 1);
+        got = bytes != NULL ? read(fd, bytes, (size_t)status.st_size) : -1;
+    }
+    close(fd);
+    if (bytes == NULL || got != status.st_size) {
+        free(bytes);
+        return NULL;
+    }
+    bytes[got] = '\0';
+    *length = (size_t)got;
+    return bytes;
 }
-
-/* --- the runner ------------------------------------------------------------------------------------- */
 
 bool agent_runner_load(struct agent_runner *runner, const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat status;
-    ssize_t got = -1;
-
     *runner = (struct agent_runner){0};
-    if (fd >= 0 && fstat(fd, &status) == 0 && status.st_size > 0 && status.st_size <= RUNNER_MAX_BYTES) {
-        runner->length = (size_t)status.st_size;
-        runner->bytes = malloc(runner->length);
-        got = runner->bytes != NULL ? read(fd, runner->bytes, runner->length) : -1;
-    }
-    if (fd >= 0)
-        close(fd);
-    if (got >= 0 && (size_t)got == runner->length)
+    runner->bytes = read_small_file(AT_FDCWD, path, RUNNER_MAX_BYTES, &runner->length);
+    if (runner->bytes != NULL)
         return true;
     log_error("cannot read the agent's runner %s (setting agent_runner): %s", path, strerror(errno));
-    agent_runner_release(runner);
     return false;
 }
 
@@ -90,132 +66,185 @@ void agent_runner_release(struct agent_runner *runner)
     *runner = (struct agent_runner){0};
 }
 
-/* --- environment ------------------------------------------------------------------------------------ */
-
-static bool uses_other_provider(void)
-{
-    for (size_t i = 0; i < sizeof other_providers / sizeof *other_providers; i++) {
-        if (environment(other_providers[i]) != NULL)
-            return true;
-    }
-    return false;
-}
-
-bool agent_config_has_provider(const struct query_request *request)
-{
-    return request->anthropic_api_key != NULL || request->openrouter_api_key != NULL ||
-           environment("ANTHROPIC_API_KEY") != NULL || environment("OPENROUTER_API_KEY") != NULL ||
-           environment("ANTHROPIC_BASE_URL") != NULL || uses_other_provider();
-}
-
-static void set(json_t *env, const char *name, const char *value)
-{
-    json_object_set_new(env, name, json_string(value));
-}
-
-/*
- * The OpenRouter key in effect, where it may go (6.8, 4): never to a provider it does not belong to, and the
- * environment's not against a request that brings its own Anthropic key.
- */
-static void set_openrouter(json_t *env, const struct query_request *request)
-{
-    bool own_url = environment("ANTHROPIC_BASE_URL") != NULL;
-    const char *key = request->openrouter_api_key;
-
-    if (key == NULL && (request->anthropic_api_key == NULL || own_url))
-        key = environment("OPENROUTER_API_KEY");
-    if (key == NULL || (!own_url && uses_other_provider()))
-        return;
-    set(env, "ANTHROPIC_AUTH_TOKEN", key);
-    if (!own_url)
-        set(env, "ANTHROPIC_BASE_URL", OPENROUTER_URL);
-}
-
-static json_t *build_env(const struct query_request *request)
-{
-    json_t *env = json_object();
-    const char *key =
-        request->anthropic_api_key != NULL ? request->anthropic_api_key : environment("ANTHROPIC_API_KEY");
-
-    if (key != NULL)
-        set(env, "ANTHROPIC_API_KEY", key);
-    for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++) {
-        if (environment(forwarded[i]) != NULL)
-            set(env, forwarded[i], environment(forwarded[i]));
-    }
-    for (size_t i = 0; i < sizeof foundry_names / sizeof *foundry_names; i++) {
-        if (environment(foundry_names[i].azure) != NULL && environment(foundry_names[i].foundry) == NULL)
-            set(env, foundry_names[i].foundry, environment(foundry_names[i].azure));
-    }
-    set_openrouter(env, request);
-    if (json_object_get(env, "ANTHROPIC_BASE_URL") != NULL && json_object_get(env, "ANTHROPIC_AUTH_TOKEN") != NULL)
-        set(env, "ANTHROPIC_API_KEY", "");
-    return env;
-}
-
-/* --- files ------------------------------------------------------------------------------------------ */
-
-static json_t *string_or_null(const char *text, size_t length)
-{
-    return text != NULL ? json_stringn(text, length) : json_null();
-}
-
-/* The 14 keys of http-api.md 6.6. */
-static char *build_config_json(const struct query_request *request, int64_t timeout_s)
-{
-    json_t *root =
-        json_pack("{s:o, s:s, s:o, s:o, s:n, s:n, s:n, s:n, s:b, s:n, s:I, s:n, s:n, s:n}", "prompt",
-                  string_or_null(request->prompt, request->prompt_bytes), "cwd", AGENT_HOME, "model",
-                  string_or_null(request->model, request->model != NULL ? strlen(request->model) : 0), "max_turns",
-                  request->max_turns > 0 ? json_integer(request->max_turns) : json_null(), "system_prompt",
-                  "output_format", "agents", "mcp_servers", "has_skills", 0, "allowed_tools", "timeout",
-                  (json_int_t)timeout_s, "resume", "fork_session", "max_budget_usd");
-    char *text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
-
-    json_decref(root);
-    return text;
-}
+/* --- files ----------------------------------------------------------------------------------------------- */
 
 static void add_file(struct agent_config *config, const char *path, const char *bytes, size_t length)
 {
     config->files[config->file_count++] = (struct e2b_file){.path = path, .bytes = bytes, .length = length};
 }
 
-/* The request's files, but for one that would stand in the place of ours. */
-static bool add_request_files(struct agent_config *config, json_t *files)
+/* Files of one skill: its own tree, or the one SKILL.md of an extra skill. */
+static void add_skill_file(struct agent_config *config, json_t *taken, const char *skill, const char *relative,
+                           const char *bytes, size_t length)
+{
+    char *path;
+
+    if (asprintf(&path, "%s/%s/%s", SKILLS_PATH, skill, relative) < 0)
+        log_panic("agent_config: no memory for a path");
+    config->paths[config->path_count++] = path;
+    if (json_object_get(taken, path) == NULL)
+        add_file(config, path, bytes, length);
+}
+
+/* Does this skill of the disk go into the sandbox? */
+static bool is_wanted(const struct agent_sources *sources, const char *name)
+{
+    return !sources->project->template_skills && name_is_allowed(sources->request->allowed_skills, name) &&
+           json_object_get(sources->request->extra_skills, name) == NULL;
+}
+
+/* The skills on disk, then those of the request; *any tells that there is one. */
+static void add_skills(struct agent_config *config, const struct agent_sources *sources, json_t *taken, bool *any)
+{
+    const struct query_request *request = sources->request;
+    const char *name;
+    json_t *text;
+
+    for (size_t i = 0; i < sources->skills->count; i++) {
+        const struct skill *skill = &sources->skills->skills[i];
+
+        if (!is_wanted(sources, skill->name))
+            continue;
+        *any = true;
+        for (size_t j = 0; j < skill->file_count; j++)
+            add_skill_file(config, taken, skill->name, skill->files[j].path, skill->files[j].bytes,
+                           skill->files[j].length);
+    }
+    json_object_foreach(request->extra_skills, name, text)
+    {
+        if (!name_is_allowed(request->allowed_skills, name))
+            continue;
+        *any = true;
+        add_skill_file(config, taken, name, "SKILL.md", json_string_value(text), json_string_length(text));
+    }
+}
+
+/* The request's files, but for those that would stand in the place of ours. */
+static void add_request_files(struct agent_config *config, const struct agent_sources *sources)
 {
     const char *path;
     json_t *content;
 
-    json_object_foreach(files, path, content)
+    json_object_foreach(sources->request->files, path, content)
     {
         char *full;
 
         if (asprintf(&full, "%s/%s", AGENT_HOME, path) < 0)
-            return false;
+            log_panic("agent_config: no memory for a path");
         config->paths[config->path_count++] = full;
-        if (strcmp(full, SETTINGS_PATH) != 0)
+        if (strcmp(full, SETTINGS_PATH) != 0 &&
+            !(config->vertex_key != NULL && strcmp(full, AGENT_VERTEX_KEY_PATH) == 0))
             add_file(config, full, json_string_value(content), json_string_length(content));
     }
-    return true;
 }
 
-bool agent_config_build(struct agent_config *config, const struct query_request *request,
-                        const struct agent_runner *runner, int64_t timeout_s)
+/* The paths that skills may not have: ours and the request's. */
+static json_t *taken_paths(const struct agent_sources *sources)
 {
-    size_t count = json_object_size(request->files);
+    json_t *taken = json_object();
+    const char *path;
+    json_t *content;
 
-    *config = (struct agent_config){0};
-    config->env = build_env(request);
-    config->config_json = build_config_json(request, timeout_s);
-    config->files = calloc(count + OWN_FILES, sizeof *config->files);
-    config->paths = calloc(count + 1, sizeof *config->paths);
-    if (config->env == NULL || config->config_json == NULL || config->files == NULL || config->paths == NULL ||
-        !add_request_files(config, request->files))
+    json_object_foreach(sources->request->files, path, content)
+    {
+        char *full;
+
+        if (asprintf(&full, "%s/%s", AGENT_HOME, path) < 0)
+            log_panic("agent_config: no memory for a path");
+        json_object_set(taken, full, content);
+        free(full);
+    }
+    return taken;
+}
+
+/* How many files there may be at most. */
+static size_t count_files(const struct agent_sources *sources)
+{
+    size_t count =
+        json_object_size(sources->request->files) + json_object_size(sources->request->extra_skills) + OWN_FILES;
+
+    for (size_t i = 0; i < sources->skills->count; i++)
+        count += sources->skills->skills[i].file_count;
+    return count;
+}
+
+/* --- Vertex ---------------------------------------------------------------------------------------------- */
+
+/* Reads what GOOGLE_APPLICATION_CREDENTIALS names. The path is the operator's: it stands in the log only. */
+static bool read_vertex_key(struct agent_config *config, const struct agent_sources *sources)
+{
+    const char *path = environment_value(sources->environment, "GOOGLE_APPLICATION_CREDENTIALS");
+    int directory;
+    size_t length = 0;
+
+    if (path == NULL) {
+        config->error = strdup("Vertex needs GOOGLE_APPLICATION_CREDENTIALS: " VERTEX_KEY_HELP);
         return false;
-    add_file(config, SETTINGS_PATH, SETTINGS_TEXT, strlen(SETTINGS_TEXT));
-    add_file(config, RUNNER_PATH, runner->bytes, runner->length);
-    add_file(config, AGENT_CONFIG_PATH, config->config_json, strlen(config->config_json));
+    }
+    directory = open(sources->project_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    config->vertex_key = read_small_file(directory, path, VERTEX_KEY_MAX_BYTES, &length);
+    if (directory >= 0)
+        close(directory);
+    if (config->vertex_key != NULL && utf8_is_valid(config->vertex_key, length) && strlen(config->vertex_key) == length)
+        return true;
+    log_error("GOOGLE_APPLICATION_CREDENTIALS: cannot use %s: %s", path,
+              config->vertex_key == NULL ? strerror(errno) : "not UTF-8");
+    config->error = strdup("the file named by GOOGLE_APPLICATION_CREDENTIALS cannot be used: " VERTEX_KEY_HELP);
+    return false;
+}
+
+/* --- all of it ------------------------------------------------------------------------------------------- */
+
+static bool build_env(struct agent_config *config, const struct agent_sources *sources)
+{
+    const char *bad = NULL;
+
+    config->env = agent_env_build(sources->request, sources->environment, &bad);
+    if (bad != NULL && asprintf(&config->error, "environment variable %s is not UTF-8 text", bad) < 0)
+        config->error = NULL;
+    return config->env != NULL && bad == NULL;
+}
+
+static bool build_options(struct agent_config *config, const struct agent_sources *sources, bool has_skills)
+{
+    const struct agent_options options = {.request = sources->request,
+                                          .project = sources->project,
+                                          .environment = sources->environment,
+                                          .timeout_s = sources->timeout_s,
+                                          .has_skills = has_skills};
+
+    config->options = evbuffer_new();
+    return config->options != NULL && agent_options_write(&options, config->options, &config->error);
+}
+
+/* In the order of http-api.md 6.5: the configuration is last, its age tells what the agent wrote. */
+bool agent_config_build(struct agent_config *config, const struct agent_sources *sources)
+{
+    size_t count = count_files(sources);
+    bool has_skills = sources->project->template_skills;
+    const char *settings;
+    json_t *taken;
+
+    *config = (struct agent_config){.skills = skill_set_ref(sources->skills)};
+    config->files = calloc(count, sizeof *config->files);
+    config->paths = calloc(count, sizeof *config->paths);
+    if (config->files == NULL || config->paths == NULL || !build_env(config, sources))
+        return false;
+    if (agent_env_uses_vertex(sources->environment) && !read_vertex_key(config, sources))
+        return false;
+    taken = taken_paths(sources);
+    add_skills(config, sources, taken, &has_skills);
+    json_decref(taken);
+    add_request_files(config, sources);
+    settings = has_skills ? SETTINGS_TEXT_WITH_SKILLS : SETTINGS_TEXT;
+    add_file(config, SETTINGS_PATH, settings, strlen(settings));
+    if (config->vertex_key != NULL)
+        add_file(config, AGENT_VERTEX_KEY_PATH, config->vertex_key, strlen(config->vertex_key));
+    add_file(config, RUNNER_PATH, sources->runner->bytes, sources->runner->length);
+    if (!build_options(config, sources, has_skills))
+        return false;
+    add_file(config, AGENT_CONFIG_PATH, (const char *)evbuffer_pullup(config->options, -1),
+             evbuffer_get_length(config->options));
     return true;
 }
 
@@ -226,6 +255,12 @@ void agent_config_release(struct agent_config *config)
         free(config->paths[i]);
     free(config->paths);
     free(config->files);
-    free(config->config_json);
+    skill_set_unref(config->skills);
+    if (config->vertex_key != NULL)
+        explicit_bzero(config->vertex_key, strlen(config->vertex_key));
+    free(config->vertex_key);
+    if (config->options != NULL)
+        evbuffer_free(config->options);
+    free(config->error);
     *config = (struct agent_config){0};
 }

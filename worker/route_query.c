@@ -1,10 +1,9 @@
 /*
  * POST /query: a prompt in, an agent's messages out. The order of checks is that of http-api.md 2.6.
  */
+#include "worker/agent_env.h"
 #include "worker/routes.h"
 #include "worker/run.h"
-
-#include <stdlib.h>
 
 #define NO_PROVIDER_TEXT                                                                                               \
     "anthropic_api_key is required — pass it in the request body or set ANTHROPIC_API_KEY in the environment"
@@ -15,66 +14,70 @@ static void reply_errors(struct exchange *exchange, json_t *errors)
     server_reply_json(exchange, 422, json_pack("{s:o}", "detail", errors));
 }
 
-static const char *e2b_key(const struct query_request *request)
+static const char *e2b_key(const struct run_order *order)
 {
-    const char *key = request->e2b_api_key != NULL ? request->e2b_api_key : getenv("E2B_API_KEY");
-
-    return key != NULL && *key != '\0' ? key : NULL;
+    return order->request.e2b_api_key != NULL ? order->request.e2b_api_key
+                                              : environment_value(order->view.environment, "E2B_API_KEY");
 }
 
-/* The credentials rule (3.5). The service this run uses goes to *service, NULL there is lack of memory; or an error. */
-static const char *choose_service(const struct route_context *context, const struct query_request *request,
-                                  struct e2b_service **service)
+/* Where the sandbox of this run is to be: the setting, else sandstorm.json, else where a key fits. */
+static enum runtime_choice choose_runtime(const struct settings *settings, const struct run_order *order)
 {
-    enum runtime_choice runtime = (enum runtime_choice)context->host->settings->runtime;
-    const char *key = e2b_key(request);
+    if ((enum runtime_choice)settings->runtime != RUNTIME_AUTO)
+        return (enum runtime_choice)settings->runtime;
+    if (order->view.project->runtime != RUNTIME_AUTO)
+        return order->view.project->runtime;
+    return e2b_key(order) != NULL ? RUNTIME_E2B : RUNTIME_LOCAL;
+}
 
-    if (!agent_config_has_provider(request))
+/* The credentials rule (3.5): what is missing, or NULL with the service of the run, NULL there is lack of memory. */
+static const char *choose_service(const struct route_context *context, struct run_order *order)
+{
+    enum runtime_choice runtime = choose_runtime(context->host->settings, order);
+
+    if (!agent_env_has_provider(&order->request, order->view.environment))
         return NO_PROVIDER_TEXT;
-    if (runtime == RUNTIME_AUTO)
-        runtime = key != NULL ? RUNTIME_E2B : RUNTIME_LOCAL;
-    if (runtime == RUNTIME_E2B ? key == NULL : context->local_socket == NULL)
+    if (runtime == RUNTIME_E2B ? e2b_key(order) == NULL : context->local_socket == NULL)
         return NO_SANDBOX_TEXT;
-    *service = runtime == RUNTIME_E2B ? e2b_service_cloud(context->environment, key)
-                                      : e2b_service_local(context->local_socket);
+    order->service = runtime == RUNTIME_E2B ? e2b_service_cloud(context->environment, e2b_key(order))
+                                            : e2b_service_local(context->local_socket);
     return NULL;
 }
 
-/* Takes the request over. */
-static void admit(struct exchange *exchange, struct query_request *request)
+/* Takes the order over. */
+static void admit(struct exchange *exchange, struct run_order *order)
 {
     struct route_context *context = exchange->context;
     struct run_host *host = context->host;
-    struct e2b_service *service = NULL;
-    const char *missing = choose_service(context, request, &service);
+    const char *missing = choose_service(context, order);
 
     if (missing != NULL) {
         reply_errors(exchange, query_value_error(missing));
-    } else if (service == NULL) {
+    } else if (order->service == NULL) {
         server_reply_internal(exchange, "out of memory");
     } else if (!scoreboard_admit_run(host->scoreboard, host->slot)) {
         server_reply_retry(exchange, "Too many concurrent runs");
     } else {
-        run_start(host, exchange, request, service);
+        run_start(host, exchange, order);
         return;
     }
-    e2b_service_unref(service);
-    query_request_release(request);
+    run_order_release(order);
 }
 
 void route_query(struct exchange *exchange)
 {
     struct route_context *context = exchange->context;
-    struct query_request request;
+    struct run_order order = {0};
     json_t *errors = NULL;
 
     if (context->stopping) {
         server_reply_retry(exchange, "Server is shutting down");
         return;
     }
-    switch (query_request_parse(exchange->body, exchange->body_length, &request, &errors)) {
+    switch (query_request_parse(exchange->body, exchange->body_length, &order.request, &errors)) {
     case QUERY_OK:
-        admit(exchange, &request);
+        order.view = project_dir_look(context->host->project_dir);
+        admit(exchange, &order);
         return;
     case QUERY_BAD_TEXT:
         server_reply_detail(exchange, 400, "There was an error parsing the body");
@@ -87,5 +90,5 @@ void route_query(struct exchange *exchange)
         server_reply_internal(exchange, "out of memory");
         break;
     }
-    query_request_release(&request);
+    query_request_release(&order.request);
 }

@@ -33,6 +33,7 @@ struct run {
     char id[RUN_ID_BYTES + 1];
     enum run_state state;
     struct query_request request;
+    struct project_view view; /* until the configuration is built */
     struct agent_config config;
     struct e2b_context e2b;
     struct event_stream *stream; /* NULL: the client is gone */
@@ -82,6 +83,7 @@ static void run_free(struct run *run)
     collection_cancel(run->collection);
     e2b_sandbox_free(run->sandbox);
     e2b_service_unref(run->e2b.service);
+    project_view_release(&run->view);
     agent_config_release(&run->config);
     query_request_release(&run->request);
     line_buffer_release(&run->lines);
@@ -213,10 +215,11 @@ static void finish_stream(struct run *run, enum run_error error, const char *mes
 
 static void log_start(const struct run *run)
 {
-    const char *model = run->request.model != NULL ? run->request.model : "-";
+    const json_t *model = run->request.model != NULL ? run->request.model : run->view.project->model;
+    const char *name = model != NULL ? json_string_value(model) : "-";
     char clean[LOG_CLEAN_BUFFER];
 
-    log_info("run %s started model=%s timeout=%llds", run->id, log_clean(model, strlen(model), clean),
+    log_info("run %s started model=%s timeout=%llds", run->id, log_clean(name, strlen(name), clean),
              (long long)run->timeout_s);
 }
 
@@ -607,21 +610,37 @@ static void on_deadline(evutil_socket_t fd, short what, void *context)
 
 /* --- the beginning ------------------------------------------------------------------------------------ */
 
-static struct run *run_new(struct run_host *host, struct query_request *request, struct e2b_service *service)
+void run_order_release(struct run_order *order)
+{
+    query_request_release(&order->request);
+    project_view_release(&order->view);
+    e2b_service_unref(order->service);
+    order->service = NULL;
+}
+
+/* T before the server's cap: the request's, else the project's. */
+static int64_t wanted_timeout_s(const struct run *run)
+{
+    if (run->request.timeout_s > 0)
+        return run->request.timeout_s;
+    return run->view.project->timeout_s > 0 ? run->view.project->timeout_s : DEFAULT_TIMEOUT_S;
+}
+
+static struct run *run_new(struct run_host *host, struct run_order *order)
 {
     struct run *run = calloc(1, sizeof *run);
 
     if (run == NULL) {
-        query_request_release(request);
-        e2b_service_unref(service);
+        run_order_release(order);
         return NULL;
     }
     run->host = host;
     run->state = RUN_CREATING;
-    run->request = *request;
-    run->e2b = (struct e2b_context){.http = host->http, .base = host->base, .service = service};
+    run->request = order->request;
+    run->view = order->view;
+    run->e2b = (struct e2b_context){.http = host->http, .base = host->base, .service = order->service};
     run->admitted_ms = monotonic_ms();
-    run->timeout_s = request->timeout_s > 0 ? request->timeout_s : DEFAULT_TIMEOUT_S;
+    run->timeout_s = wanted_timeout_s(run);
     line_buffer_init(&run->lines, (size_t)host->settings->line_limit_bytes);
     agent_report_init(&run->report);
     run->deadline = evtimer_new(host->base, on_deadline, run);
@@ -643,7 +662,7 @@ static void cap_timeout(struct run *run)
 
     if (run->timeout_s <= cap_s)
         return;
-    if (run->request.timeout_s > 0) {
+    if (run->request.timeout_s > 0 || run->view.project->timeout_s > 0) {
         snprintf(message, sizeof message, "timeout of %lld s is lowered to the server's limit of %lld s",
                  (long long)run->timeout_s, (long long)cap_s);
         put_warning(run, "timeout_capped", message);
@@ -651,10 +670,37 @@ static void cap_timeout(struct run *run)
     run->timeout_s = cap_s;
 }
 
-void run_start(struct run_host *host, struct exchange *exchange, struct query_request *request,
-               struct e2b_service *service)
+/* What this version does not do is said, not left out in silence. */
+static void warn_of_remember(struct run *run)
 {
-    struct run *run = run_new(host, request, service);
+    if (json_string_length(run->request.remember) > 0)
+        put_warning(run, "remember_ignored", "remember is ignored: this server keeps no memory of users");
+}
+
+/* The sandbox's configuration, then the sandbox. */
+static void configure(struct run *run)
+{
+    const struct agent_sources sources = {.request = &run->request,
+                                          .project = run->view.project,
+                                          .environment = run->view.environment,
+                                          .skills = run->view.skills,
+                                          .runner = &run->host->runner,
+                                          .project_dir = project_dir_path(run->host->project_dir),
+                                          .timeout_s = run->timeout_s};
+    bool built = agent_config_build(&run->config, &sources);
+
+    project_view_release(&run->view);
+    if (built)
+        create_sandbox(run);
+    else if (run->config.error != NULL)
+        run_end(run, RUN_ERROR_CONFIG, run->config.error);
+    else
+        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
+}
+
+void run_start(struct run_host *host, struct exchange *exchange, struct run_order *order)
+{
+    struct run *run = run_new(host, order);
     const struct event_stream_handlers handlers = {
         .on_drained = on_client_drained, .on_gone = on_client_gone, .context = run};
 
@@ -672,12 +718,10 @@ void run_start(struct run_host *host, struct exchange *exchange, struct query_re
     TAILQ_INSERT_TAIL(&host->runs, run, link);
     host->run_count++;
     cap_timeout(run);
+    warn_of_remember(run);
     log_start(run);
     timer_start(run->deadline, host->settings->timeout_ms);
-    if (agent_config_build(&run->config, &run->request, &host->runner, run->timeout_s))
-        create_sandbox(run);
-    else
-        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
+    configure(run);
 }
 
 void run_end_all(struct run_host *host)

@@ -11,6 +11,7 @@
 #include "worker/agent_config.h"
 #include "worker/event_stream.h"
 #include "worker/kill_queue.h"
+#include "worker/project_dir.h"
 #include "worker/stray_search.h"
 
 #include <sys/queue.h>
@@ -29,6 +30,7 @@ struct run_host {
     struct scoreboard *scoreboard;
     int slot;
     const char *instance;
+    struct project_dir *project_dir;
     struct agent_runner runner;
     struct run_list runs;
     size_t run_count;    /* live */
@@ -38,12 +40,20 @@ struct run_host {
     void *context;
 };
 
+/* What a run is made of, all of it taken over. */
+struct run_order {
+    struct query_request request;
+    struct project_view view; /* of the project directory, as it was when the request was checked */
+    struct e2b_service *service;
+};
+
+void run_order_release(struct run_order *order);
+
 /*
- * Starts a run for an admitted request (scoreboard_admit_run() was true): the 200 goes out at once. Takes the request
- * and the reference to the service over, in every case.
+ * Starts a run for an admitted request (scoreboard_admit_run() was true): the 200 goes out at once. Takes the order
+ * over, in every case.
  */
-void run_start(struct run_host *host, struct exchange *exchange, struct query_request *request,
-               struct e2b_service *service);
+void run_start(struct run_host *host, struct exchange *exchange, struct run_order *order);
 
 /* Ends all runs with server_shutdown. */
 void run_end_all(struct run_host *host);

@@ -4,6 +4,7 @@
 
 static const char *const codes[RUN_ERROR_COUNT] = {
     [RUN_ERROR_NONE] = "",
+    [RUN_ERROR_CONFIG] = "config_error",
     [RUN_ERROR_E2B_AUTH] = "e2b_auth",
     [RUN_ERROR_E2B_RATE_LIMITED] = "e2b_rate_limited",
     [RUN_ERROR_E2B_CAPACITY] = "e2b_capacity",

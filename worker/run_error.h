@@ -6,6 +6,7 @@
 
 enum run_error {
     RUN_ERROR_NONE,
+    RUN_ERROR_CONFIG, /* sandstorm.json or the environment cannot serve this run */
     RUN_ERROR_E2B_AUTH,
     RUN_ERROR_E2B_RATE_LIMITED,
     RUN_ERROR_E2B_CAPACITY,

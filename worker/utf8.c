@@ -1,5 +1,8 @@
 #include "worker/utf8.h"
 
+#include <stdint.h>
+#include <string.h>
+
 size_t utf8_announced(unsigned char lead)
 {
     if (lead < 0x80)
@@ -40,11 +43,23 @@ size_t utf8_sequence(const char *text, size_t length)
 
 bool utf8_is_valid(const char *text, size_t length)
 {
+    const uint64_t tops = 0x8080808080808080;
     size_t i = 0;
 
     while (i < length) {
-        size_t sequence = (unsigned char)text[i] < 0x80 ? 1 : utf8_sequence(text + i, length - i);
+        size_t sequence = 1;
+        uint64_t word;
 
+        /* Eight at a time: nearly all of a prompt is ASCII. */
+        if (length - i >= sizeof word) {
+            memcpy(&word, text + i, sizeof word);
+            if ((word & tops) == 0) {
+                i += sizeof word;
+                continue;
+            }
+        }
+        if ((unsigned char)text[i] >= 0x80)
+            sequence = utf8_sequence(text + i, length - i);
         if (sequence == 0)
             return false;
         i += sequence;

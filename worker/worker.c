@@ -1,6 +1,7 @@
 #include "worker/worker.h"
 
 #include "common/log.h"
+#include "worker/project_dir.h"
 #include "worker/routes.h"
 #include "worker/run.h"
 #include "worker/timer.h"
@@ -214,12 +215,13 @@ static bool set_up(struct worker *worker)
     host->scoreboard = context->scoreboard;
     host->slot = context->slot;
     host->instance = context->instance;
+    host->project_dir = project_dir_new(worker->base, context->settings->project_dir, context->project_store);
     host->on_progress = leave_if_idle;
     host->context = worker;
     worker->routing = (struct route_context){
         .host = host, .local_socket = context->local_socket, .environment = context->environment};
     worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
-    if (host->kills == NULL || worker->server == NULL ||
+    if (host->kills == NULL || worker->server == NULL || host->project_dir == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
         return false;
     host->strays = stray_search_new(worker->http, worker->base, host->kills, context->instance);
@@ -236,6 +238,7 @@ static void tear_down(struct worker *worker)
     stray_search_free(worker->host.strays);
     kill_queue_free(worker->host.kills);
     http_client_free(worker->http);
+    project_dir_free(worker->host.project_dir);
     agent_runner_release(&worker->host.runner);
     for (size_t i = 0; i < 2; i++) {
         if (worker->signals[i] != NULL)
@@ -261,6 +264,11 @@ static bool say_ready(struct worker *worker)
     atomic_store(&slot->state, WORKER_SERVING);
     log_info("serving, with libevent %s, %s", event_get_version(), curl_version());
     return write(worker->context->master_fd, &message, 1) == 1;
+}
+
+bool worker_check_project(const char *project_dir, struct project_store *store)
+{
+    return project_dir_check(project_dir, store);
 }
 
 int worker_main(const struct worker_context *context)

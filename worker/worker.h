@@ -5,9 +5,11 @@
 #define WORKER_WORKER_H
 
 #include "common/environment.h"
+#include "common/project_store.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /*
@@ -41,8 +43,9 @@ struct worker_context {
     int master_fd;         /* its end of the socketpair, non-blocking */
     const int *listen_fds; /* non-blocking, listening */
     size_t listen_count;
-    const char *local_socket; /* of sandboxd; NULL when this instance has no local runtime */
-    const char *instance;     /* sandboxes carry this name in their metadata */
+    const char *local_socket;            /* of sandboxd; NULL when this instance has no local runtime */
+    const char *instance;                /* sandboxes carry this name in their metadata */
+    struct project_store *project_store; /* of its generation */
 };
 
 /*
@@ -51,5 +54,11 @@ struct worker_context {
  * TERM and QUIT end it as MASTER_SAYS_END does.
  */
 int worker_main(const struct worker_context *context);
+
+/*
+ * Is the project directory good to start or reload with? Faults are in the log then; what is good is in the store. Uses
+ * libraries that a master must not have before it forks: to be called in a child, or by a process that will not fork.
+ */
+bool worker_check_project(const char *project_dir, struct project_store *store) __attribute__((warn_unused_result));
 
 #endif

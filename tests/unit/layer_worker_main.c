@@ -9,6 +9,11 @@ int worker_main(const struct worker_context *context)
     return context->slot;
 }
 
+bool worker_check_project(const char *project_dir, struct project_store *store)
+{
+    return project_dir != NULL && store != NULL;
+}
+
 int main(void)
 {
     return 0;

@@ -41,6 +41,13 @@ static bool mode_is(const char *wanted)
     return strcmp(mode, wanted) == 0;
 }
 
+bool worker_check_project(const char *project_dir, struct project_store *store)
+{
+    (void)project_dir;
+    project_store_put(store, NULL, 0, RUNTIME_AUTO);
+    return !mode_is("project");
+}
+
 int worker_main(const struct worker_context *context)
 {
     const char ready = WORKER_SAYS_READY;

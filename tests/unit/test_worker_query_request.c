@@ -65,6 +65,38 @@ static const struct {
     {"{\"prompt\":\"p\",\"files\":{\"./\":\"\"}}",
      "[{\"type\":\"value_error\",\"loc\":[\"body\",\"files\"],\"msg\":\"Value error, Path traversal not allowed: ./\","
      "\"ctx\":{\"error\":{}}}]"},
+    {"{\"prompt\":\"p\",}", "[{\"type\":\"json_invalid\",\"loc\":[\"body\",14],\"msg\":\"JSON decode error\",\"ctx\":{"
+                            "\"error\":\"expected a key in double quotes\"}}]"},
+    {"{\"prompt\":\"\\ud800\"}",
+     "[{\"type\":\"json_invalid\",\"loc\":[\"body\",12],\"msg\":\"JSON decode error\",\"ctx\":{"
+     "\"error\":\"lone surrogate\"}}]"},
+    {"\xef\xbb\xbf{", "[{\"type\":\"json_invalid\",\"loc\":[\"body\",4],\"msg\":\"JSON decode error\",\"ctx\":{"
+                      "\"error\":\"expected a key in double quotes\"}}]"},
+    {"{\"prompt\":\"p\",\"timeout\":99999999999999999999999}",
+     "[{\"type\":\"less_than_equal\",\"loc\":[\"body\",\"timeout\"],\"msg\":\"Input should be less than or equal to "
+     "3600\",\"ctx\":{\"le\":3600}}]"},
+    {"{\"prompt\":\"p\",\"max_budget_usd\":1e999}",
+     "[{\"type\":\"finite_number\",\"loc\":[\"body\",\"max_budget_usd\"],"
+     "\"msg\":\"Input should be a finite number\"}]"},
+    {"{\"prompt\":\"p\",\"max_budget_usd\":-1}", "[{\"type\":\"greater_than_equal\",\"loc\":[\"body\",\"max_budget_"
+                                                 "usd\"],\"msg\":\"Input should be greater than or "
+                                                 "equal to 0\",\"ctx\":{\"ge\":0.0}}]"},
+    {"{\"prompt\":\"p\",\"fork_session\":2,\"allowed_tools\":[\"a\",1],\"extra_agents\":{\"a\\n\":{}}}",
+     "[{\"type\":\"string_type\",\"loc\":[\"body\",\"allowed_tools\",1],\"msg\":\"Input should be a valid string\"},"
+     "{\"type\":\"bool_parsing\",\"loc\":[\"body\",\"fork_session\"],\"msg\":\"Input should be a valid boolean, unable "
+     "to "
+     "interpret input\"},"
+     "{\"type\":\"value_error\",\"loc\":[\"body\",\"extra_agents\"],\"msg\":\"Value error, Invalid agent name 'a\\n': "
+     "must "
+     "match [a-zA-Z0-9_-]+\",\"ctx\":{\"error\":{}}}]"},
+    {"{\"prompt\":\"p\",\"extra_agents\":{\"a\":1,\"b\":[]}}",
+     "[{\"type\":\"dict_type\",\"loc\":[\"body\",\"extra_agents\",\"a\"],\"msg\":\"Input should be a valid "
+     "dictionary\"},"
+     "{\"type\":\"dict_type\",\"loc\":[\"body\",\"extra_agents\",\"b\"],\"msg\":\"Input should be a valid "
+     "dictionary\"}]"},
+    {"{\"prompt\":\"p\",\"files\":{\"a\\u0000b\":\"\"}}",
+     "[{\"type\":\"value_error\",\"loc\":[\"body\",\"files\"],\"msg\":\"Value error, Invalid file path: a\\u0000b\","
+     "\"ctx\":{\"error\":{}}}]"},
     {"{\"prompt\":\"\xff\"}", "400"},
     {"{\"prompt\":\"\xed\xa0\x80\"}", "400"},
 };

@@ -12,6 +12,7 @@
 static struct world {
     struct event_base *base;
     struct run_host host;
+    struct project_store *store;
     struct scoreboard *scoreboard;
     struct settings settings;
     struct e2b_service service;
@@ -309,12 +310,16 @@ enum stage {
 /* A fresh run, brought to a stage. */
 static void reach(enum stage stage)
 {
-    struct query_request request = {.files = json_object(), .prompt = "p", .prompt_bytes = 1, .timeout_s = 60};
+    struct run_order order = {
+        .request = {.files = json_object(), .prompt = json_string("p"), .timeout_s = 60, .max_budget_usd = -1},
+        .view = project_dir_look(world.host.project_dir),
+        .service = e2b_service_ref(&world.service),
+    };
     struct exchange exchange = {.context = NULL};
 
     world.events[0] = '\0';
     assert_true(scoreboard_admit_run(world.scoreboard, 0));
-    run_start(&world.host, &exchange, &request, e2b_service_ref(&world.service));
+    run_start(&world.host, &exchange, &order);
     if (stage > CREATING)
         created();
     if (stage > UPLOADING)
@@ -356,12 +361,14 @@ static int set_up(void **state)
     world.base = event_base_new();
     world.scoreboard = scoreboard_new(4);
     world.service.references = 1;
+    world.store = project_store_new();
     world.settings = (struct settings){
         .timeout_ms = 600000, .line_limit_bytes = 1000, .template_name = (char[]){"t"}, .agent_command = (char[]){"c"}};
     world.host = (struct run_host){.base = world.base,
                                    .settings = &world.settings,
                                    .scoreboard = world.scoreboard,
                                    .instance = "unit",
+                                   .project_dir = project_dir_new(world.base, "/proc/self/fdinfo", world.store),
                                    .on_progress = on_progress};
     TAILQ_INIT(&world.host.runs);
     return 0;
@@ -371,6 +378,8 @@ static int tear_down(void **state)
 {
     (void)state;
     turn();
+    project_dir_free(world.host.project_dir);
+    project_store_free(world.store);
     event_base_free(world.base);
     scoreboard_free(world.scoreboard);
     return 0;

@@ -1,0 +1,33 @@
+/*
+ * project_store: the last good sandstorm.json of a generation of workers, in memory they share.
+ *
+ * A worker that is started while the file is broken or gone goes on with what the others use (http-api.md 15.1). Made
+ * by the master before it forks, put by whoever took a new version, got by a worker that starts.
+ */
+#ifndef COMMON_PROJECT_STORE_H
+#define COMMON_PROJECT_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define PROJECT_STORE_MAX_BYTES (1 << 20)
+
+struct project_store;
+
+/* NULL with errno. Costs address space only, until something is put. */
+struct project_store *project_store_new(void) __attribute__((warn_unused_result));
+void project_store_free(struct project_store *store); /* NULL is allowed */
+
+/* text NULL: good is to have no file. provider: enum runtime_choice of the version. */
+void project_store_put(struct project_store *store, const char *text, size_t length, int provider);
+
+/*
+ * What was put last: false when nothing was, or without memory. *text is the caller's to free, NULL when good is to
+ * have no file.
+ */
+bool project_store_get(struct project_store *store, char **text, size_t *length) __attribute__((warn_unused_result));
+
+/* enum runtime_choice of what was put last, RUNTIME_AUTO when nothing was. */
+int project_store_provider(const struct project_store *store);
+
+#endif

@@ -1,0 +1,19 @@
+"""Each fuzz target takes every input of its stored corpus."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+REPLAYS = ROOT / os.environ.get("SANDSTORM_BUILD", "build") / "replay"
+TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in (ROOT / "tests/fuzz").glob("fuzz_*.c"))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_corpus_breaks_no_promise(target: str):
+    corpus = ROOT / "tests/fuzz/corpus" / target
+    done = subprocess.run([REPLAYS / target, corpus], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{len(list(corpus.iterdir()))} inputs\n"
