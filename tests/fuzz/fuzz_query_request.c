@@ -7,7 +7,9 @@
 #include "worker/json_text.h"
 #include "worker/utf8.h"
 
-/* Jansson has limits of its own: the size of numbers, and NUL in keys. */
+#include <string.h>
+
+/* Jansson has limits of its own: the size of numbers, and NUL in keys. A raw NUL ends its reading without an error. */
 static bool is_limit_of_jansson(const json_error_t *error)
 {
     enum json_error_code code = json_error_code(error);
@@ -24,7 +26,7 @@ static void compare_with_jansson(const char *text, size_t length)
     enum json_text_result result;
     json_t *loaded;
 
-    if (length == 0 || !utf8_is_valid(text, length))
+    if (length == 0 || !utf8_is_valid(text, length) || memchr(text, '\0', length) != NULL)
         return;
     result = json_text_check(text, length, &root, &fault);
     loaded = json_loadb(text, length, flags, &error);
