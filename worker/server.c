@@ -146,7 +146,7 @@ static void end_exchange(struct exchange *exchange)
         client_idle(client);
 }
 
-/* Content-Length is set here: evhttp leaves it out of answers to HEAD. */
+/* evhttp sends what it is given, also to HEAD. */
 static void send_reply(struct exchange *exchange, int status, const char *text, size_t length)
 {
     struct evkeyvalq *headers = evhttp_request_get_output_headers(exchange->request);
@@ -157,7 +157,7 @@ static void send_reply(struct exchange *exchange, int status, const char *text, 
     server_add_headers(exchange);
     evhttp_add_header(headers, "Content-Type", "application/json");
     evhttp_add_header(headers, "Content-Length", length_text);
-    if (body != NULL)
+    if (body != NULL && evhttp_request_get_command(exchange->request) != EVHTTP_REQ_HEAD)
         evbuffer_add(body, text, length);
     end_exchange(exchange);
     evhttp_send_reply(exchange->request, status, http_reason(status), body);
