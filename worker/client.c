@@ -239,10 +239,10 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
         break;
     case CLIENT_REFUSED:
     case CLIENT_CLOSING:
+    case CLIENT_IDLE:
         close_now(client);
         break;
     case CLIENT_SERVING:
-    case CLIENT_IDLE:
         break;
     default:
         log_panic("client: state %d", (int)client->state);
@@ -334,9 +334,12 @@ void client_serve(struct client *client, struct evhttp_connection *connection)
 
 void client_idle(struct client *client)
 {
+    const struct settings *settings = server_settings(client->server);
+
     client->state = CLIENT_IDLE;
     client->admission = (struct admission){.route = NULL};
-    request_guard_init(&client->guard, (uint64_t)server_settings(client->server)->body_limit_bytes);
+    request_guard_init(&client->guard, (uint64_t)settings->body_limit_bytes);
+    timer_start(client->timer, settings->keepalive_timeout_ms);
 }
 
 void client_release_body(struct client *client)

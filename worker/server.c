@@ -18,6 +18,7 @@
 /* Guard and reception refuse first, with our own answers; these only bound evhttp behind them. */
 #define EVHTTP_HEADERS_MAX_BYTES (GUARD_REQUEST_LINE_MAX_BYTES + GUARD_HEADERS_MAX_BYTES + 4096)
 #define EVHTTP_BODY_SLACK_BYTES  4096
+#define EVHTTP_PATIENCE_SLACK_S  10
 
 struct server {
     struct event_base *base;
@@ -238,12 +239,23 @@ static struct bufferevent *on_accept(struct event_base *base, void *context)
 /* No other method is let in. */
 #define METHODS (EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD)
 
+/* evhttp's own inactivity timer would close without an answer: it comes after all of ours. */
+static int64_t evhttp_patience_s(const struct settings *settings)
+{
+    int64_t longest_ms = settings->keepalive_timeout_ms;
+
+    if (settings->header_timeout_ms > longest_ms)
+        longest_ms = settings->header_timeout_ms;
+    if (settings->body_timeout_ms > longest_ms)
+        longest_ms = settings->body_timeout_ms;
+    return longest_ms / 1000 + EVHTTP_PATIENCE_SLACK_S;
+}
+
 struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
                           void *context)
 {
     struct server *server = calloc(1, sizeof *server);
-    struct timeval idle = {.tv_sec = settings->keepalive_timeout_ms / 1000,
-                           .tv_usec = settings->keepalive_timeout_ms % 1000 * 1000};
+    struct timeval patience = {.tv_sec = evhttp_patience_s(settings)};
 
     if (server == NULL)
         return NULL;
@@ -262,7 +274,7 @@ struct server *server_new(struct event_base *base, const struct settings *settin
     evhttp_set_allowed_methods(server->http, METHODS);
     evhttp_set_max_headers_size(server->http, EVHTTP_HEADERS_MAX_BYTES);
     evhttp_set_max_body_size(server->http, settings->body_limit_bytes + EVHTTP_BODY_SLACK_BYTES);
-    evhttp_set_timeout_tv(server->http, &idle);
+    evhttp_set_timeout_tv(server->http, &patience);
     return server;
 }
 

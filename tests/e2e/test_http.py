@@ -656,6 +656,23 @@ def test_a_half_sent_body_is_408(double, start_server):
     check_untouched(double, server, server.workers())
 
 
+def test_a_silent_body_is_408_however_short_idle_connections_are_kept(start_server):
+    server = start_server("--body-timeout", "2", "--keepalive-timeout", "1")
+    with RawConnection(server) as connection:
+        connection.send(head_of("POST", "/query") + b"{")
+        assert status_of(connection.read_to_end()) == 408
+
+
+def test_an_idle_connection_of_a_probe_is_closed_after_keepalive_timeout(start_server):
+    server = start_server("--keepalive-timeout", "1")
+    with RawConnection(server) as connection:
+        connection.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.read_until(b'"status":"ok"')
+        begin = time.monotonic()
+        assert connection.read_to_end() == b""
+    assert 0.5 <= seconds_since(begin) <= deadline(2.5)
+
+
 def test_a_client_that_leaves_half_way_leaves_nothing(double, server):
     workers = server.workers()
     for part in (b"P", b"POST /query HTTP/1.1\r\nHost", query_bytes(server, "hello")[:-3]):
