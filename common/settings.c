@@ -795,7 +795,7 @@ const struct settings *settings_load_values(const struct settings_load *load)
     return &load->values;
 }
 
-const struct environment *settings_load_environment(const struct settings_load *load)
+struct environment *settings_load_environment(const struct settings_load *load)
 {
     return load->environment;
 }

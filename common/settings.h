@@ -106,7 +106,7 @@ const char *settings_load_errors(const struct settings_load *load, bool *usage);
 /* Valid while the load lives. Only meaningful without errors. */
 const struct settings *settings_load_values(const struct settings_load *load);
 /* The environment as it was then, process and `.env`. Valid while the load lives. */
-const struct environment *settings_load_environment(const struct settings_load *load);
+struct environment *settings_load_environment(const struct settings_load *load);
 /* The file that was read, "" if none. */
 const char *settings_load_file(const struct settings_load *load);
 

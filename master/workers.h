@@ -23,7 +23,7 @@
 struct worker_plan {
     unsigned generation;
     const struct settings *settings;
-    const struct environment *environment; /* that the settings were read with */
+    struct environment *environment; /* that the settings were read with */
     const int *listen_fds;
     size_t listen_count;
     const char *local_socket; /* NULL: no local runtime */

@@ -267,7 +267,8 @@ static struct project *first_version(struct project_dir *dir)
 
 /* --- life ------------------------------------------------------------------------------------------------- */
 
-struct project_dir *project_dir_new(struct event_base *base, const char *path, struct project_store *store)
+struct project_dir *project_dir_new(struct event_base *base, const char *path, struct project_store *store,
+                                    struct environment *environment)
 {
     struct project_dir *dir = calloc(1, sizeof *dir);
     struct project *project;
@@ -278,7 +279,7 @@ struct project_dir *project_dir_new(struct event_base *base, const char *path, s
     dir->store = store;
     dir->path = strdup(path);
     dir->skills_path = strdup("");
-    dir->environment = environment_file_new(path);
+    dir->environment = environment_file_resume(path, environment);
     dir->skills = skill_tree_new(base, "");
     if (asprintf(&dir->file, "%s/%s", path, PROJECT_FILE) < 0)
         dir->file = NULL;

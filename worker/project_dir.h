@@ -24,11 +24,11 @@ struct project_view {
 };
 
 /*
- * Reads everything. While the file is broken or gone, what is in the store counts; without that, no configuration.
- * NULL for lack of memory.
+ * Reads everything. While sandstorm.json is broken or gone, what is in the store counts; without that, no
+ * configuration. While `.env` cannot be read, environment does. NULL for lack of memory.
  */
-struct project_dir *project_dir_new(struct event_base *base, const char *path, struct project_store *store)
-    __attribute__((warn_unused_result));
+struct project_dir *project_dir_new(struct event_base *base, const char *path, struct project_store *store,
+                                    struct environment *environment) __attribute__((warn_unused_result));
 void project_dir_free(struct project_dir *dir); /* NULL is allowed */
 
 /* As it is now: two stat(2) when nothing changed. The view is to be released. */

@@ -215,7 +215,8 @@ static bool set_up(struct worker *worker)
     host->scoreboard = context->scoreboard;
     host->slot = context->slot;
     host->instance = context->instance;
-    host->project_dir = project_dir_new(worker->base, context->settings->project_dir, context->project_store);
+    host->project_dir =
+        project_dir_new(worker->base, context->settings->project_dir, context->project_store, context->environment);
     host->on_progress = leave_if_idle;
     host->context = worker;
     worker->routing = (struct route_context){

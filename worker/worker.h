@@ -37,7 +37,7 @@ enum worker_exit {
 /* Everything a worker has from its master; valid for the worker's life. */
 struct worker_context {
     const struct settings *settings;
-    const struct environment *environment; /* that the settings were read with */
+    struct environment *environment; /* that the settings were read with */
     struct scoreboard *scoreboard;
     int slot;              /* its own in the scoreboard, state WORKER_STARTING */
     int master_fd;         /* its end of the socketpair, non-blocking */

@@ -2,7 +2,7 @@
  * The master's life with a worker of our own in place of the real one: start, respawn, reload, silence, stop. It runs
  * in a forked process and is seen from outside: by the processes it has, by its words to the service manager, by its
  * exit code. The worker obeys the file `mode` of the test's directory: "serve", "boot" (exits before ready), "mute"
- * (ready, then no heartbeat), "deaf" (ready, ignores what the master says).
+ * (ready, then no heartbeat), "deaf" (ready, ignores what the master says), "project" (the project is bad).
  */
 #include "common/scoreboard.h"
 #include "master/master.h"
@@ -228,6 +228,14 @@ static void test_a_first_generation_that_cannot_start_ends_the_server(void **sta
     expect_exit(&server, 1);
 }
 
+static void test_a_bad_project_ends_the_server(void **state)
+{
+    struct server server = start_server("project");
+
+    (void)state;
+    expect_exit(&server, 1);
+}
+
 static void test_a_reload_brings_new_workers_and_new_settings(void **state)
 {
     struct server server = start_server("serve");
@@ -261,6 +269,24 @@ static void test_a_bad_reload_changes_nothing(void **state)
         expect_told(&server, "READY=1");
         assert_int_equal(expect_children(&server, 2, -1), old);
     }
+    kill(server.pid, SIGTERM);
+    expect_exit(&server, 0);
+}
+
+static void test_a_reload_with_a_bad_project_changes_nothing(void **state)
+{
+    struct server server = start_server("serve");
+    pid_t old;
+
+    (void)state;
+    expect_told(&server, "READY=1");
+    old = expect_children(&server, 2, -1);
+    write_file(mode_path, "project");
+    write_file(config_path, "workers = 3\n");
+    kill(server.pid, SIGHUP);
+    expect_told(&server, "RELOADING=1");
+    expect_told(&server, "READY=1");
+    assert_int_equal(expect_children(&server, 2, -1), old);
     kill(server.pid, SIGTERM);
     expect_exit(&server, 0);
 }
@@ -354,8 +380,10 @@ int main(void)
         cmocka_unit_test(test_ready_is_told_once_all_workers_are_and_term_ends_with_zero),
         cmocka_unit_test(test_a_killed_worker_is_replaced_within_a_second),
         cmocka_unit_test(test_a_first_generation_that_cannot_start_ends_the_server),
+        cmocka_unit_test(test_a_bad_project_ends_the_server),
         cmocka_unit_test(test_a_reload_brings_new_workers_and_new_settings),
         cmocka_unit_test(test_a_bad_reload_changes_nothing),
+        cmocka_unit_test(test_a_reload_with_a_bad_project_changes_nothing),
         cmocka_unit_test(test_a_reload_whose_workers_do_not_start_is_taken_back),
         cmocka_unit_test(test_one_worker_more_and_one_fewer),
         cmocka_unit_test(test_a_silent_worker_is_replaced),

@@ -13,6 +13,7 @@ static struct world {
     struct event_base *base;
     struct run_host host;
     struct project_store *store;
+    struct environment *environment;
     struct scoreboard *scoreboard;
     struct settings settings;
     struct e2b_service service;
@@ -356,19 +357,25 @@ static void check_end(enum stage stage, const char *events)
 
 static int set_up(void **state)
 {
+    struct environment_file *file;
+
     (void)state;
     memset(&world, 0, sizeof world);
     world.base = event_base_new();
     world.scoreboard = scoreboard_new(4);
     world.service.references = 1;
     world.store = project_store_new();
+    file = environment_file_new("/proc/self/fdinfo");
+    world.environment = environment_current(file);
+    environment_file_free(file);
     world.settings = (struct settings){
         .timeout_ms = 600000, .line_limit_bytes = 1000, .template_name = (char[]){"t"}, .agent_command = (char[]){"c"}};
     world.host = (struct run_host){.base = world.base,
                                    .settings = &world.settings,
                                    .scoreboard = world.scoreboard,
                                    .instance = "unit",
-                                   .project_dir = project_dir_new(world.base, "/proc/self/fdinfo", world.store),
+                                   .project_dir =
+                                       project_dir_new(world.base, "/proc/self/fdinfo", world.store, world.environment),
                                    .on_progress = on_progress};
     TAILQ_INIT(&world.host.runs);
     return 0;
@@ -380,6 +387,7 @@ static int tear_down(void **state)
     turn();
     project_dir_free(world.host.project_dir);
     project_store_free(world.store);
+    environment_unref(world.environment);
     event_base_free(world.base);
     scoreboard_free(world.scoreboard);
     return 0;
