@@ -363,6 +363,26 @@ static void test_an_unchanged_tree_is_not_read_again(void **state)
     }
 }
 
+/* Within one tick of the file system's clock a second change leaves the same time behind. */
+static void test_a_change_of_this_moment_is_read_once_more(void **state)
+{
+    const struct skill_set *first;
+    int64_t end = now_ms() + DEADLINE_MS;
+    int64_t start;
+
+    (void)state;
+    open_tree();
+    do {
+        start = now_ms();
+        assert_true(start < end);
+        put("one/SKILL.md", "a");
+        skill_tree_check(here.tree);
+    } while (now_ms() - start > 50); /* this machine was too slow to show it */
+    first = skill_tree_current(here.tree);
+    skill_tree_check(here.tree);
+    assert_ptr_not_equal(skill_tree_current(here.tree), first);
+}
+
 static void expect_change(const char *name, const char *path, const char *wanted)
 {
     skill_tree_check(here.tree);
@@ -550,6 +570,7 @@ int main(void)
         skills_test(test_a_set_is_bounded_in_files),
         skills_test(test_a_set_is_bounded_in_depth),
         skills_test(test_an_unchanged_tree_is_not_read_again),
+        skills_test(test_a_change_of_this_moment_is_read_once_more),
         skills_test(test_every_change_is_seen),
         skills_test(test_the_timer_looks_by_itself),
         skills_test(test_a_vanished_directory_leaves_the_last_good_set),
