@@ -112,6 +112,9 @@ $(BUILD)/obj/%.o: %.c | $(ROOT)/.deps-build
 	$(if $(V),,@echo "  CC $<")
 	$(Q)$(CC) $(CFLAGS_ALL) $(call pkg_cflags,$(firstword $(subst /, ,$<))) -MMD -MP -c -o $@ $<
 
+# The compiler does not tell what the assembler includes.
+$(BUILD)/obj/worker/embedded.o: $(wildcard worker/pages/*)
+
 $(BUILD)/lib%.a:
 	$(Q)rm -f $@ && ar rcsD $@ $^
 

@@ -14,6 +14,9 @@ static void route_slack(struct exchange *exchange)
 const struct route routes[] = {
     {.method = EVHTTP_REQ_POST, .path = "/query", .handler = route_query, .guarded = true, .is_stopping = is_stopping},
     {.method = EVHTTP_REQ_GET, .path = "/health", .handler = route_health, .keep_alive = true},
+    {.method = EVHTTP_REQ_GET, .path = "/openapi.json", .handler = route_openapi},
+    {.method = EVHTTP_REQ_GET, .path = "/docs", .handler = route_docs},
+    {.method = EVHTTP_REQ_GET, .path = "/redoc", .handler = route_docs},
     {.method = EVHTTP_REQ_POST, .path = "/slack/events", .handler = route_slack},
     {.path = NULL},
 };

@@ -12,12 +12,15 @@ struct route_context {
     struct run_host *host;
     const char *local_socket;              /* NULL: this instance has no local runtime */
     const struct environment *environment; /* of the start or reload: where the sandbox service is */
-    bool stopping;                         /* the whole instance stops: no new runs */
+    struct page *docs;
+    bool stopping; /* the whole instance stops: no new runs */
 };
 
 extern const struct route routes[];
 
 void route_query(struct exchange *exchange);
 void route_health(struct exchange *exchange);
+void route_openapi(struct exchange *exchange);
+void route_docs(struct exchange *exchange);
 
 #endif

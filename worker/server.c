@@ -147,23 +147,40 @@ static void end_exchange(struct exchange *exchange)
         client_idle(client);
 }
 
-/* evhttp sends what it is given, also to HEAD. */
-static void send_reply(struct exchange *exchange, int status, const char *text, size_t length)
+/* evhttp sends what it is given, also to HEAD. The body is taken over. */
+static void send_body(struct exchange *exchange, int status, const char *type, struct evbuffer *body, size_t length)
 {
     struct evkeyvalq *headers = evhttp_request_get_output_headers(exchange->request);
-    struct evbuffer *body = evbuffer_new();
     char length_text[24];
 
     snprintf(length_text, sizeof length_text, "%zu", length);
     server_add_headers(exchange);
-    evhttp_add_header(headers, "Content-Type", "application/json");
+    evhttp_add_header(headers, "Content-Type", type);
     evhttp_add_header(headers, "Content-Length", length_text);
-    if (body != NULL && evhttp_request_get_command(exchange->request) != EVHTTP_REQ_HEAD)
-        evbuffer_add(body, text, length);
+    if (body != NULL && evhttp_request_get_command(exchange->request) == EVHTTP_REQ_HEAD)
+        evbuffer_drain(body, length);
     end_exchange(exchange);
     evhttp_send_reply(exchange->request, status, http_reason(status), body);
     if (body != NULL)
         evbuffer_free(body);
+}
+
+static void send_reply(struct exchange *exchange, int status, const char *text, size_t length)
+{
+    struct evbuffer *body = evbuffer_new();
+
+    if (body != NULL)
+        evbuffer_add(body, text, length);
+    send_body(exchange, status, "application/json", body, length);
+}
+
+void server_reply_static(struct exchange *exchange, const char *type, const char *bytes, size_t length)
+{
+    struct evbuffer *body = evbuffer_new();
+
+    if (body != NULL)
+        evbuffer_add_reference(body, bytes, length, NULL, NULL);
+    send_body(exchange, 200, type, body, length);
 }
 
 void server_reply_json(struct exchange *exchange, int status, json_t *body)

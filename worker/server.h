@@ -58,6 +58,8 @@ void server_reply_json(struct exchange *exchange, int status, json_t *body /* ta
 void server_reply_detail(struct exchange *exchange, int status, const char *detail);
 /* As server_reply_detail() with a Retry-After spread over 1 to 30 seconds. */
 void server_reply_retry(struct exchange *exchange, const char *detail);
+/* 200 with a Content-Type and bytes that stay where they are to the end of the program. */
+void server_reply_static(struct exchange *exchange, const char *type, const char *bytes, size_t length);
 /* 500; the reason goes to the log under an id. */
 void server_reply_internal(struct exchange *exchange, const char *reason);
 

@@ -1,6 +1,8 @@
 #include "worker/worker.h"
 
 #include "common/log.h"
+#include "worker/embedded.h"
+#include "worker/page.h"
 #include "worker/project_dir.h"
 #include "worker/routes.h"
 #include "worker/run.h"
@@ -221,8 +223,9 @@ static bool set_up(struct worker *worker)
     host->context = worker;
     worker->routing = (struct route_context){
         .host = host, .local_socket = context->local_socket, .environment = context->environment};
+    worker->routing.docs = page_new(embedded_docs_html, embedded_docs_html_length);
     worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
-    if (host->kills == NULL || worker->server == NULL || host->project_dir == NULL ||
+    if (host->kills == NULL || worker->server == NULL || worker->routing.docs == NULL || host->project_dir == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
         return false;
     host->strays = stray_search_new(worker->http, worker->base, host->kills, context->instance);
@@ -236,6 +239,7 @@ static bool set_up(struct worker *worker)
 static void tear_down(struct worker *worker)
 {
     server_free(worker->server);
+    page_free(worker->routing.docs);
     stray_search_free(worker->host.strays);
     kill_queue_free(worker->host.kills);
     http_client_free(worker->http);
