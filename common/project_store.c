@@ -16,6 +16,7 @@ struct copy {
 struct project_store {
     atomic_flag writing; /* who finds it set leaves it to the other: both have the same version, or a newer one comes */
     atomic_int current;  /* 1 + index of the copy to read; 0: none yet */
+    _Atomic uint64_t told;
     struct copy copies[2];
 };
 
@@ -77,6 +78,11 @@ bool project_store_get(struct project_store *store, char **text, size_t *length)
     memcpy(*text, copy->text, copy->length);
     (*text)[copy->length] = '\0';
     return true;
+}
+
+bool project_store_is_news(struct project_store *store, uint64_t number)
+{
+    return atomic_exchange(&store->told, number) != number;
 }
 
 int project_store_provider(const struct project_store *store)

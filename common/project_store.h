@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define PROJECT_STORE_MAX_BYTES (1 << 20)
 
@@ -26,6 +27,12 @@ void project_store_put(struct project_store *store, const char *text, size_t len
  * have no file.
  */
 bool project_store_get(struct project_store *store, char **text, size_t *length) __attribute__((warn_unused_result));
+
+/*
+ * Is it news? True for the first process that asks with this number in a row: the one who tells the log of a version of
+ * the file, good or bad. Numbers are not 0.
+ */
+bool project_store_is_news(struct project_store *store, uint64_t number) __attribute__((warn_unused_result));
 
 /* enum runtime_choice of what was put last, RUNTIME_AUTO when nothing was. */
 int project_store_provider(const struct project_store *store);

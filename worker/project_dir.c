@@ -62,6 +62,23 @@ static bool same_version(const struct version *left, const struct version *right
            left->changed.tv_sec == right->changed.tv_sec && left->changed.tv_nsec == right->changed.tv_nsec;
 }
 
+/* One number for a version, never 0; two versions with the same one are not met. */
+static uint64_t number_of(const struct version *version)
+{
+    const uint64_t parts[] = {version->exists,
+                              (uint64_t)version->error,
+                              (uint64_t)version->inode,
+                              (uint64_t)version->size,
+                              (uint64_t)version->modified.tv_sec,
+                              (uint64_t)version->modified.tv_nsec,
+                              (uint64_t)version->changed.tv_nsec};
+    uint64_t number = 14695981039346656037u; /* FNV-1a over whole parts */
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        number = (number ^ parts[i]) * 1099511628211u;
+    return number | 1;
+}
+
 /* The whole file, one byte more than allowed at most: then it is too large. NULL with errno. */
 static char *read_whole(const char *file, size_t *length)
 {
@@ -84,10 +101,14 @@ static char *read_whole(const char *file, size_t *length)
     return NULL;
 }
 
-/* Where faults are told: broken is an error at a start, a warning while an older version is in use. */
+/*
+ * Where faults are told: broken is an error at a start, a warning while an older version is in use. What one process
+ * has told, the others do not.
+ */
 struct reporting {
     const char *file;
     bool starting;
+    bool quiet;
 };
 
 static void on_fault(void *context, bool is_warning, const char *field, const char *reason)
@@ -95,6 +116,8 @@ static void on_fault(void *context, bool is_warning, const char *field, const ch
     const struct reporting *reporting = context;
     char clean[LOG_CLEAN_BUFFER];
 
+    if (reporting->quiet)
+        return;
     log_clean(field, strlen(field), clean);
     if (is_warning)
         log_warn("%s: %s: %s", reporting->file, clean, reason);
@@ -191,6 +214,7 @@ bool project_dir_check(const char *path, struct project_store *store)
     project = take_file(path, store, &reporting);
     if (project == NULL)
         return false;
+    (void)!project_store_is_news(store, number_of(&version)); /* told */
     project_unref(project);
     return true;
 }
@@ -231,8 +255,10 @@ static void refresh(struct project_dir *dir)
     if (same_version(&version, &dir->version))
         return;
     dir->version = version;
+    reporting.quiet = !project_store_is_news(dir->store, number_of(&version));
     if (!version.exists && version.error == 0) {
-        log_warn("%s is gone; the last good version stays in use until a reload", dir->file);
+        if (!reporting.quiet)
+            log_warn("%s is gone; the last good version stays in use until a reload", dir->file);
         dir->is_current = false;
         return;
     }
@@ -240,7 +266,8 @@ static void refresh(struct project_dir *dir)
     dir->is_current = project != NULL;
     if (project == NULL)
         return;
-    log_info("%s: a new version is in use", dir->file);
+    if (!reporting.quiet)
+        log_info("%s: a new version is in use", dir->file);
     use(dir, project);
 }
 
@@ -251,6 +278,7 @@ static struct project *first_version(struct project_dir *dir)
     struct project *project = NULL;
 
     dir->version = look_at(dir->file);
+    reporting.quiet = !project_store_is_news(dir->store, number_of(&dir->version));
     dir->is_current = !dir->version.exists && dir->version.error == 0;
     if (!dir->is_current)
         project = take_file(dir->path, dir->store, &reporting);

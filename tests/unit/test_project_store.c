@@ -55,6 +55,17 @@ static void test_a_child_puts_for_its_parent(void **state)
     project_store_free(store);
 }
 
+static void test_a_version_is_news_once(void **state)
+{
+    struct project_store *store = project_store_new();
+
+    (void)state;
+    assert_true(project_store_is_news(store, 5));
+    assert_false(project_store_is_news(store, 5));
+    assert_true(project_store_is_news(store, 6));
+    project_store_free(store);
+}
+
 static void test_what_is_too_large_is_not_kept(void **state)
 {
     struct project_store *store = project_store_new();
@@ -73,6 +84,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_was_put_last_counts),
         cmocka_unit_test(test_a_child_puts_for_its_parent),
+        cmocka_unit_test(test_a_version_is_news_once),
         cmocka_unit_test(test_what_is_too_large_is_not_kept),
     };
 
