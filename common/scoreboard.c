@@ -47,6 +47,7 @@ int scoreboard_take_slot(struct scoreboard *scoreboard, unsigned generation)
         atomic_store(&slot->generation, generation);
         atomic_store(&slot->live_runs, 0);
         atomic_store(&slot->connections, 0);
+        atomic_store(&slot->failed_kills, 0);
         atomic_store(&slot->ended_runs, 0);
         atomic_store(&slot->heartbeat_ms, monotonic_ms());
         if (atomic_load(&scoreboard->slots_end) <= (unsigned)i)
@@ -63,6 +64,7 @@ unsigned scoreboard_release_slot(struct scoreboard *scoreboard, int slot)
     unsigned held = atomic_exchange(&released->live_runs, 0);
 
     atomic_fetch_sub(&scoreboard->live_runs, held);
+    atomic_store(&released->failed_kills, 0);
     atomic_store(&released->pid, 0);
     atomic_store(&released->state, WORKER_FREE);
     return held;
@@ -85,6 +87,15 @@ void scoreboard_end_run(struct scoreboard *scoreboard, int slot)
     atomic_fetch_sub(&scoreboard->slots[slot].live_runs, 1);
     atomic_fetch_add(&scoreboard->slots[slot].ended_runs, 1);
     atomic_fetch_sub(&scoreboard->live_runs, 1);
+}
+
+unsigned scoreboard_failed_kills(const struct scoreboard *scoreboard)
+{
+    unsigned sum = 0;
+
+    for (unsigned i = 0; i < atomic_load(&scoreboard->slots_end); i++)
+        sum += atomic_load(&scoreboard->slots[i].failed_kills);
+    return sum;
 }
 
 int64_t monotonic_ms(void)

@@ -30,8 +30,9 @@ struct worker_slot {
     alignas(128) atomic_int pid;
     atomic_int state; /* enum worker_state */
     atomic_uint generation;
-    atomic_uint live_runs;   /* admitted and not ended */
-    atomic_uint connections; /* accepted and still open: what the accept gate goes by */
+    atomic_uint live_runs;    /* admitted and not ended */
+    atomic_uint connections;  /* accepted and still open: what the accept gate goes by */
+    atomic_uint failed_kills; /* sandboxes whose deletion failed at least once and is tried again */
     atomic_uint_least64_t ended_runs;
     atomic_int_least64_t heartbeat_ms; /* CLOCK_MONOTONIC, written by the worker's loop */
 };
@@ -55,6 +56,9 @@ unsigned scoreboard_release_slot(struct scoreboard *scoreboard, int slot);
 /* Admission: false at max_runs. Exact over all workers. */
 bool scoreboard_admit_run(struct scoreboard *scoreboard, int slot) __attribute__((warn_unused_result));
 void scoreboard_end_run(struct scoreboard *scoreboard, int slot);
+
+/* failed_kills of all workers. */
+unsigned scoreboard_failed_kills(const struct scoreboard *scoreboard);
 
 /* CLOCK_MONOTONIC in milliseconds: the clock of every heartbeat and deadline. */
 int64_t monotonic_ms(void);

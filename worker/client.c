@@ -360,6 +360,15 @@ void client_watch(struct client *client, const struct client_watcher *watcher)
         log_error("cannot watch a connection for its end; it is noticed with the next write");
 }
 
+void client_unwatch(struct client *client)
+{
+    client->watcher = (struct client_watcher){.on_closed = NULL};
+    bufferevent_setwatermark(client->bufferevent, EV_READ, 0, 0);
+    if (client->closed != NULL)
+        event_free(client->closed);
+    client->closed = NULL;
+}
+
 void client_abort(struct client *client)
 {
     if (client->state == CLIENT_CLOSING)

@@ -223,6 +223,16 @@ size_t kill_queue_length(const struct kill_queue *queue)
     return queue->length;
 }
 
+size_t kill_queue_failed(const struct kill_queue *queue)
+{
+    const struct kill *kill;
+    size_t failed = 0;
+
+    TAILQ_FOREACH(kill, &queue->kills, link)
+    failed += kill->tries > 1 || kill->transfer == NULL;
+    return failed;
+}
+
 void kill_queue_on_empty(struct kill_queue *queue, void (*on_empty)(void *context), void *context)
 {
     queue->on_empty = on_empty;

@@ -21,6 +21,8 @@ void kill_queue_add(struct kill_queue *queue, struct e2b_service *service, const
                     int64_t expires_ms);
 
 size_t kill_queue_length(const struct kill_queue *queue);
+/* Those whose deletion failed at least once. */
+size_t kill_queue_failed(const struct kill_queue *queue);
 /* Called each time the last sandbox was deleted; for a worker that waits for it. */
 void kill_queue_on_empty(struct kill_queue *queue, void (*on_empty)(void *context), void *context);
 

@@ -254,9 +254,10 @@ static bool find_route(struct visit *visit)
 /* (4) */
 static bool is_authorised(struct visit *visit)
 {
+    const struct route *route = visit->match.route;
     enum auth_result result = AUTH_OK;
 
-    if (visit->match.route->guarded)
+    if (route->guarded || (route->guarded_by_query != NULL && route->guarded_by_query(visit->match.query)))
         result = auth_check(&visit->reception->auth, visit->head->fields[GUARD_FIELD_AUTHORIZATION]);
     if (result == AUTH_OK)
         return true;

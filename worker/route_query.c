@@ -20,20 +20,36 @@ static const char *e2b_key(const struct run_order *order)
                                               : environment_value(order->view.environment, "E2B_API_KEY");
 }
 
-/* Where the sandbox of this run is to be: the setting, else sandstorm.json, else where a key fits. */
-static enum runtime_choice choose_runtime(const struct settings *settings, const struct run_order *order)
+/* Where a sandbox is to be: the setting, else sandstorm.json, else where a key fits. */
+static enum runtime_choice choose_runtime(const struct settings *settings, const struct project *project,
+                                          const char *key)
 {
     if ((enum runtime_choice)settings->runtime != RUNTIME_AUTO)
         return (enum runtime_choice)settings->runtime;
-    if (order->view.project->runtime != RUNTIME_AUTO)
-        return order->view.project->runtime;
-    return e2b_key(order) != NULL ? RUNTIME_E2B : RUNTIME_LOCAL;
+    if (project->runtime != RUNTIME_AUTO)
+        return project->runtime;
+    return key != NULL ? RUNTIME_E2B : RUNTIME_LOCAL;
+}
+
+struct e2b_service *route_service(const struct route_context *context)
+{
+    struct project_view view = project_dir_look(context->host->project_dir);
+    const char *key = environment_value(view.environment, "E2B_API_KEY");
+    enum runtime_choice runtime = choose_runtime(context->host->settings, view.project, key);
+    struct e2b_service *service;
+
+    if (runtime == RUNTIME_LOCAL && context->local_socket != NULL)
+        service = e2b_service_local(context->local_socket);
+    else
+        service = e2b_service_cloud(context->environment, key != NULL ? key : "");
+    project_view_release(&view);
+    return service;
 }
 
 /* The credentials rule (3.5): what is missing, or NULL with the service of the run, NULL there is lack of memory. */
 static const char *choose_service(const struct route_context *context, struct run_order *order)
 {
-    enum runtime_choice runtime = choose_runtime(context->host->settings, order);
+    enum runtime_choice runtime = choose_runtime(context->host->settings, order->view.project, e2b_key(order));
 
     if (!agent_env_has_provider(&order->request, order->view.environment))
         return NO_PROVIDER_TEXT;

@@ -13,7 +13,12 @@ static void route_slack(struct exchange *exchange)
 
 const struct route routes[] = {
     {.method = EVHTTP_REQ_POST, .path = "/query", .handler = route_query, .guarded = true, .is_stopping = is_stopping},
-    {.method = EVHTTP_REQ_GET, .path = "/health", .handler = route_health, .keep_alive = true},
+    {.method = EVHTTP_REQ_GET,
+     .path = "/health",
+     .handler = route_health,
+     .guarded_by_query = route_health_is_deep,
+     .keep_alive = true},
+    {.method = EVHTTP_REQ_GET, .path = "/ready", .handler = route_ready, .keep_alive = true},
     {.method = EVHTTP_REQ_GET, .path = "/openapi.json", .handler = route_openapi},
     {.method = EVHTTP_REQ_GET, .path = "/docs", .handler = route_docs},
     {.method = EVHTTP_REQ_GET, .path = "/redoc", .handler = route_docs},

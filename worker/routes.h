@@ -13,6 +13,7 @@ struct route_context {
     const char *local_socket;              /* NULL: this instance has no local runtime */
     const struct environment *environment; /* of the start or reload: where the sandbox service is */
     struct page *docs;
+    struct service_probe *probe;
     bool stopping; /* the whole instance stops: no new runs */
 };
 
@@ -22,5 +23,11 @@ void route_query(struct exchange *exchange);
 void route_health(struct exchange *exchange);
 void route_openapi(struct exchange *exchange);
 void route_docs(struct exchange *exchange);
+void route_ready(struct exchange *exchange);
+
+/* Does GET /health with this query need the bearer? */
+bool route_health_is_deep(struct span query);
+/* The sandbox service that the environment alone chooses (3.5); the caller's. NULL for lack of memory. */
+struct e2b_service *route_service(const struct route_context *context) __attribute__((warn_unused_result));
 
 #endif

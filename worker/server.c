@@ -6,6 +6,7 @@
 #include "worker/cors.h"
 #include "worker/early_answer.h"
 #include "worker/reception.h"
+#include "worker/router.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -220,6 +221,20 @@ void server_reply_internal(struct exchange *exchange, const char *reason)
 
 /* --- requests ---------------------------------------------------------------------------------------- */
 
+/* Query and id, for the handler: they live as long as the request. */
+static void take_target(struct exchange *exchange)
+{
+    const char *target = evhttp_request_get_uri(exchange->request);
+    struct router_match match;
+
+    /* The first route of the rest of the table is the one that was found. */
+    if (exchange->client == NULL ||
+        router_match(exchange->client->admission.route, (struct span){target, strlen(target)}, &match) != ROUTER_FOUND)
+        return;
+    exchange->query = match.query;
+    exchange->id = match.id;
+}
+
 /* Every complete request that was let in comes here. */
 static void on_request(struct evhttp_request *request, void *context)
 {
@@ -234,6 +249,7 @@ static void on_request(struct evhttp_request *request, void *context)
     /* Every answer but a probe's ends its connection (http-api.md 2.2). */
     if (!stays_open(&exchange))
         evhttp_add_header(evhttp_request_get_output_headers(request), "Connection", "close");
+    take_target(&exchange);
     exchange.body_length = evbuffer_get_length(input);
     exchange.body = (const char *)evbuffer_pullup(input, -1);
     if (exchange.client != NULL && (exchange.body != NULL || exchange.body_length == 0))

@@ -10,6 +10,8 @@
 #include "common/scoreboard.h"
 #include "common/settings.h"
 
+#include "worker/span.h"
+
 #include <event2/event.h>
 #include <event2/http.h>
 #include <jansson.h>
@@ -26,14 +28,18 @@ struct exchange {
     struct evhttp_request *request;
     const char *body; /* not terminated */
     size_t body_length;
-    void *context; /* of server_new() */
+    struct span query; /* as sent; absent when the target has none */
+    struct span id;    /* as sent: what stands for `{id}` in the path of the route, if it has one */
+    void *context;     /* of server_new() */
 };
 
 struct route {
     enum evhttp_cmd_type method; /* EVHTTP_REQ_GET answers HEAD as well */
     const char *path;            /* decoded; a segment `{id}` stands for any */
     void (*handler)(struct exchange *exchange);
-    bool guarded;    /* needs the bearer */
+    bool guarded; /* needs the bearer */
+    /* Does this query need the bearer? NULL: none does. */
+    bool (*guarded_by_query)(struct span query);
     bool keep_alive; /* a health probe: the connection stays open */
     /* Is the instance stopping? Then such a request gets 503. NULL: it is served to the end. */
     bool (*is_stopping)(const void *context);
@@ -78,6 +84,8 @@ struct client_watcher {
 
 /* Takes a request over: from now on its end is noticed in every state. */
 void client_watch(struct client *client, const struct client_watcher *watcher);
+/* Before a reply of a whole: the watcher is not called any more. */
+void client_unwatch(struct client *client);
 /* Closes the connection from the loop, soon; on_closed follows. */
 void client_abort(struct client *client);
 struct bufferevent *client_bufferevent(struct client *client);

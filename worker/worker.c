@@ -6,6 +6,7 @@
 #include "worker/project_dir.h"
 #include "worker/routes.h"
 #include "worker/run.h"
+#include "worker/service_probe.h"
 #include "worker/timer.h"
 
 #include <errno.h>
@@ -161,6 +162,7 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     atomic_store(&own_slot(worker)->heartbeat_ms, monotonic_ms());
+    atomic_store(&own_slot(worker)->failed_kills, (unsigned)kill_queue_failed(worker->host.kills));
     server_sweep(worker->server);
     leave_if_idle(worker);
 }
@@ -224,8 +226,10 @@ static bool set_up(struct worker *worker)
     worker->routing = (struct route_context){
         .host = host, .local_socket = context->local_socket, .environment = context->environment};
     worker->routing.docs = page_new(embedded_docs_html, embedded_docs_html_length);
+    worker->routing.probe = worker->http != NULL ? service_probe_new(worker->http) : NULL;
     worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
-    if (host->kills == NULL || worker->server == NULL || worker->routing.docs == NULL || host->project_dir == NULL ||
+    if (host->kills == NULL || worker->server == NULL || worker->routing.docs == NULL ||
+        worker->routing.probe == NULL || host->project_dir == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
         return false;
     host->strays = stray_search_new(worker->http, worker->base, host->kills, context->instance);
@@ -240,6 +244,7 @@ static void tear_down(struct worker *worker)
 {
     server_free(worker->server);
     page_free(worker->routing.docs);
+    service_probe_free(worker->routing.probe);
     stray_search_free(worker->host.strays);
     kill_queue_free(worker->host.kills);
     http_client_free(worker->http);

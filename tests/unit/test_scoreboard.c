@@ -69,6 +69,23 @@ static void test_an_ended_run_makes_room_and_is_counted(void **state)
     scoreboard_free(scoreboard);
 }
 
+static void test_failed_deletions_are_summed_without_those_of_the_dead(void **state)
+{
+    struct scoreboard *scoreboard = scoreboard_new(MAX_RUNS);
+    int first, second;
+
+    (void)state;
+    assert_non_null(scoreboard);
+    first = scoreboard_take_slot(scoreboard, 1);
+    second = scoreboard_take_slot(scoreboard, 1);
+    atomic_store(&scoreboard->slots[first].failed_kills, 2);
+    atomic_store(&scoreboard->slots[second].failed_kills, 3);
+    assert_int_equal(scoreboard_failed_kills(scoreboard), 5);
+    (void)scoreboard_release_slot(scoreboard, first);
+    assert_int_equal(scoreboard_failed_kills(scoreboard), 3);
+    scoreboard_free(scoreboard);
+}
+
 static void test_a_slot_is_taken_once_and_starts_clean(void **state)
 {
     struct scoreboard *scoreboard = scoreboard_new(10);
@@ -96,6 +113,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_admission_is_exact_over_processes_and_release_gives_back),
         cmocka_unit_test(test_an_ended_run_makes_room_and_is_counted),
+        cmocka_unit_test(test_failed_deletions_are_summed_without_those_of_the_dead),
         cmocka_unit_test(test_a_slot_is_taken_once_and_starts_clean),
     };
 
