@@ -246,6 +246,21 @@ def test_without_a_valid_token_the_answer_is_401_before_the_body(double, guarded
     check_untouched(double, guarded, guarded.workers())
 
 
+FORWARDED = {
+    "127.0.0.1": {"203.0.113.9": "203.0.113.9", "203.0.113.9, 10.0.0.1": "10.0.0.1", "10.0.0.1, 127.0.0.1": "10.0.0.1", "x": "127.0.0.1"},
+    "10.0.0.1": {"203.0.113.9": "127.0.0.1"},
+    "*": {"203.0.113.9, 10.0.0.1": "203.0.113.9"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trusted", FORWARDED)
+def test_a_refusal_names_the_client_behind_a_trusted_proxy_only(start_server, trusted):
+    server = start_server("--trusted-proxies", trusted, env=KEYS)
+    for forwarded, client in FORWARDED[trusted].items():
+        assert status_of(exchange(server, head_of("POST", "/query", f"X-Forwarded-For: {forwarded}"))) == 401
+        assert server.stderr.rstrip().endswith(f"client {client}"), (forwarded, client)
+
+
 @pytest.mark.parametrize("value", [f"Bearer {KEY}", f"bearer   {OLD_KEY}  "])
 def test_both_keys_open_the_door(guarded, value):
     answer = exchange(guarded, query_bytes(guarded, "p", extra=f"Authorization: {value}\r\n"))
