@@ -18,10 +18,21 @@ static json_t *location(struct field_place place)
     return list;
 }
 
+bool field_errors_are_full(const json_t *errors)
+{
+    return json_array_size(errors) >= FIELD_ERRORS_MAX;
+}
+
 static void add(json_t *errors, struct field_place place, const char *type, json_t *message, json_t *ctx)
 {
-    json_t *error = json_object();
+    json_t *error;
 
+    if (field_errors_are_full(errors)) {
+        json_decref(message);
+        json_decref(ctx);
+        return;
+    }
+    error = json_object();
     json_object_set_new(error, "type", json_string(type));
     json_object_set_new(error, "loc", location(place));
     json_object_set_new(error, "msg", message);

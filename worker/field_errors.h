@@ -17,6 +17,11 @@ struct field_place {
     json_t *element;   /* borrowed; NULL: the whole field */
 };
 
+/* A list has no more entries than this: what comes after is not told. A body of 16 MiB can hold millions of faults. */
+#define FIELD_ERRORS_MAX 1000
+
+bool field_errors_are_full(const json_t *errors);
+
 /* ctx is taken over, and NULL when there is none. */
 void field_error_add(json_t *errors, struct field_place place, const char *type, const char *message, json_t *ctx);
 /* "Value error, <text>"; the text is valid UTF-8 and may hold NUL. */

@@ -159,7 +159,7 @@ static void take_strings(struct taking *taking)
     }
     list = json_array();
     cursor = json_text_enter(taking->value);
-    for (json_int_t i = 0; json_text_next_element(&cursor, &element); i++) {
+    for (json_int_t i = 0; !field_errors_are_full(taking->errors) && json_text_next_element(&cursor, &element); i++) {
         struct field_place place = place_of(taking);
 
         if (json_text_type(element) == JSON_TEXT_STRING) {
@@ -213,6 +213,8 @@ static bool check_member_types(struct taking *taking, json_t *members, enum json
 
         if (json_text_type(json_text_of(value)) == type)
             continue;
+        if (field_errors_are_full(taking->errors))
+            return false;
         place = member_place(taking, key, length);
         if (type == JSON_TEXT_STRING)
             field_error_add_string_type(taking->errors, place);

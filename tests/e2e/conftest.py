@@ -1,71 +1,22 @@
 """Fixtures of the e2e tests. Every test that uses them ends with the leak checks of harness/leaks.py."""
 
 import pytest
-from harness import leaks
 from harness.client import new_client
-from harness.double import ThreadedDouble
-from harness.server import PROGRAM, Server, free_port
-
-DEFAULT_WORKERS = 2
-LOG_SHOWN_BYTES = 8000
+from harness.running import running_double, running_servers
 
 
 @pytest.fixture
 def double():
-    """An E2B double; at the end its ledger must be empty and unbroken."""
-    running = ThreadedDouble()
-    try:
+    """An E2B double of this test."""
+    with running_double() as running:
         yield running
-        leaks.check_ledger(running)
-    finally:
-        running.stop()
-
-
-def wait_ready_or_destroy(server: Server, workers: int | None) -> None:
-    """A server that does not come up is ended here: there is nothing to check about it but its log."""
-    try:
-        server.wait_ready(workers)
-    except AssertionError:
-        server.destroy()
-        raise
 
 
 @pytest.fixture
 def start_server(double, tmp_path):
-    """Starts servers against the double: start_server("--ping-interval", "1", env={…}, workers=4). In env None unsets.
-
-    At the end each must give back descriptors, sandboxes, processes and files, and exit 0 on TERM.
-    """
-    started: list[Server] = []
-
-    def start(*args, env=None, workers=DEFAULT_WORKERS, port=None, ready=True, argv=None) -> Server:
-        port = port or free_port()
-        settings = ["--workers", workers, "--timeout", "600", "--bind", f"127.0.0.1:{port}", *args]
-        keys = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "E2B_SANDBOX_URL": double.url,
-                "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
-        given = {name: value for name, value in (keys | (env or {})).items() if value is not None}
-        server = Server(tmp_path / f"server-{len(started)}", argv or [PROGRAM, *settings], given, port)
-        server.double_port = double.port
-        if ready:
-            wait_ready_or_destroy(server, workers if argv is None else None)
-        started.append(server)
-        return server
-
-    try:
+    """Starts servers against the double; see harness/running.py."""
+    with running_servers(double, tmp_path) as start:
         yield start
-        for server in started:
-            leaks.check_log(server)  # first: a crashed worker explains everything that follows
-            if server.running:
-                leaks.check_ledger(double)
-                leaks.check_descriptors(server)
-                assert server.stop() == server.expected_exit, server.stderr
-            leaks.check_processes(server)
-            leaks.check_files(server)
-            leaks.check_log(server)
-    finally:
-        for server in started:
-            print(f"--- log of {server.pid}\n{server.stderr[-LOG_SHOWN_BYTES:]}")  # pytest shows it when a check failed
-            server.destroy()
 
 
 @pytest.fixture

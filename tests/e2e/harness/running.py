@@ -1,0 +1,70 @@
+"""Doubles and servers with the checks of what they leave behind, for fixtures of any scope."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import leaks
+from .double import ThreadedDouble
+from .server import PROGRAM, Server, free_port
+
+DEFAULT_WORKERS = 2
+LOG_SHOWN_BYTES = 8000
+
+
+@contextmanager
+def running_double(**options) -> Iterator[ThreadedDouble]:
+    """An E2B double; at the end its ledger must be empty and unbroken."""
+    double = ThreadedDouble(**options)
+    try:
+        yield double
+        leaks.check_ledger(double)
+    finally:
+        double.stop()
+
+
+def wait_ready_or_destroy(server: Server, workers: int | None) -> None:
+    """A server that does not come up is ended here: there is nothing to check about it but its log."""
+    try:
+        server.wait_ready(workers)
+    except AssertionError:
+        server.destroy()
+        raise
+
+
+@contextmanager
+def running_servers(double: ThreadedDouble, folder: Path):
+    """Starts servers against the double: start("--ping-interval", "1", env={…}, workers=4). In env None unsets.
+
+    At the end each must give back descriptors, sandboxes, processes and files, and exit 0 on TERM.
+    """
+    started: list[Server] = []
+
+    def start(*args, env=None, workers=DEFAULT_WORKERS, port=None, ready=True, argv=None) -> Server:
+        port = port or free_port()
+        settings = ["--workers", workers, "--timeout", "600", "--bind", f"127.0.0.1:{port}", *args]
+        keys = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "E2B_SANDBOX_URL": double.url,
+                "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
+        given = {name: value for name, value in (keys | (env or {})).items() if value is not None}
+        server = Server(folder / f"server-{len(started)}", argv or [PROGRAM, *settings], given, port)
+        server.double_port = double.port
+        if ready:
+            wait_ready_or_destroy(server, workers if argv is None else None)
+        started.append(server)
+        return server
+
+    try:
+        yield start
+        for server in started:
+            leaks.check_log(server)  # first: a crashed worker explains everything that follows
+            if server.running:
+                leaks.check_ledger(double)
+                leaks.check_descriptors(server)
+                assert server.stop() == server.expected_exit, server.stderr
+            leaks.check_processes(server)
+            leaks.check_files(server)
+            leaks.check_log(server)
+    finally:
+        for server in started:
+            print(f"--- log of {server.pid}\n{server.stderr[-LOG_SHOWN_BYTES:]}")  # pytest shows it when a check failed
+            server.destroy()
