@@ -358,7 +358,14 @@ static char *start_body(const char *command, size_t *length)
     return body;
 }
 
-static struct e2b_call *start_call(struct agent_stream *stream, const char *command)
+static enum e2b_user user_for(const struct agent_stream_request *request, const struct e2b_sandbox *sandbox)
+{
+    if (request->as_root)
+        return E2B_USER_ROOT;
+    return sandbox->needs_user ? E2B_USER_NAMED : E2B_USER_OF_ENVD;
+}
+
+static struct e2b_call *start_call(struct agent_stream *stream, const struct agent_stream_request *request)
 {
     struct e2b_call_spec spec = {
         .stage = E2B_STAGE_START,
@@ -367,7 +374,7 @@ static struct e2b_call *start_call(struct agent_stream *stream, const char *comm
         .sandbox = stream->sandbox,
         .content_type = STREAM_CONTENT_TYPE,
         .dress = E2B_RPC_STREAM,
-        .name_user = stream->sandbox->needs_user,
+        .user = user_for(request, stream->sandbox),
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .answer_max_bytes = ERROR_BODY_MAX_BYTES,
         .send_once = true,
@@ -376,7 +383,7 @@ static struct e2b_call *start_call(struct agent_stream *stream, const char *comm
         .operation = stream,
     };
 
-    spec.body = start_body(command, &spec.body_length);
+    spec.body = start_body(request->command, &spec.body_length);
     if (spec.body == NULL) {
         free(spec.url);
         return NULL;
@@ -401,7 +408,7 @@ struct agent_stream *agent_stream_open(const struct e2b_context *e2b, const stru
     stream->notify = event_new(e2b->base, -1, 0, on_notify, stream);
     stream->silence_timer = evtimer_new(e2b->base, on_silence_timer, stream);
     if (stream->notify == NULL || stream->silence_timer == NULL ||
-        (stream->call = start_call(stream, request->command)) == NULL) {
+        (stream->call = start_call(stream, request)) == NULL) {
         stream_free(stream);
         return NULL;
     }

@@ -25,6 +25,7 @@ struct agent_stream_handlers {
 
 struct agent_stream_request {
     const char *command; /* for /bin/bash -l -c */
+    bool as_root;
     int64_t start_timeout_ms;
     int64_t idle_timeout_ms; /* not even a keepalive; stands still while paused */
     struct agent_stream_handlers handlers;

@@ -46,6 +46,7 @@ void e2b_sandbox_free(struct e2b_sandbox *sandbox);
 struct e2b_result {
     enum run_error error; /* RUN_ERROR_NONE: it worked */
     const char *message;  /* for the client, "" on success */
+    int status;           /* of the answer that decided, 0 when there was none */
     bool fate_unknown;    /* create: a sandbox may exist whose id is unknown, also after success (several tries) */
 };
 

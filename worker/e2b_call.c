@@ -46,7 +46,10 @@ static void call_free(struct e2b_call *call)
 /* Tells the operation, once; the call is gone afterwards. */
 static void end(struct e2b_call *call, enum run_error error, const char *message, const struct http_answer *answer)
 {
-    struct e2b_result result = {.error = error, .message = message, .fate_unknown = call->fate_unknown};
+    struct e2b_result result = {.error = error,
+                                .message = message,
+                                .status = answer != NULL ? answer->status : 0,
+                                .fate_unknown = call->fate_unknown};
 
     call->spec.on_end(call->spec.operation, &result, answer);
     call_free(call);
@@ -141,12 +144,15 @@ static bool add_sandbox_headers(struct curl_slist **headers, const struct e2b_sa
            (sandbox->access_token == NULL || http_add_header(headers, "X-Access-Token", sandbox->access_token));
 }
 
-/* No Connect-Timeout-Ms: it would kill the agent on its own clock. Authorization is base64 of "user:". */
-static bool add_rpc_headers(struct curl_slist **headers, enum e2b_dress dress, bool name_user)
+/* No Connect-Timeout-Ms: it would kill the agent on its own clock. Authorization is base64 of "<user>:". */
+static bool add_rpc_headers(struct curl_slist **headers, enum e2b_dress dress, enum e2b_user user)
 {
+    static const char *const authorizations[] = {
+        [E2B_USER_OF_ENVD] = NULL, [E2B_USER_NAMED] = "Basic dXNlcjo=", [E2B_USER_ROOT] = "Basic cm9vdDo="};
+
     return http_add_header(headers, "Connect-Protocol-Version", "1") &&
            (dress != E2B_RPC_STREAM || http_add_header(headers, "Keepalive-Ping-Interval", "50")) &&
-           (!name_user || http_add_header(headers, "Authorization", "Basic dXNlcjo="));
+           (authorizations[user] == NULL || http_add_header(headers, "Authorization", authorizations[user]));
 }
 
 static bool add_headers(const struct e2b_call *call, struct curl_slist **headers)
@@ -159,7 +165,7 @@ static bool add_headers(const struct e2b_call *call, struct curl_slist **headers
     if (spec->sandbox == NULL)
         return *api_key == '\0' || http_add_header(headers, "X-API-KEY", api_key);
     return add_sandbox_headers(headers, spec->sandbox) &&
-           (spec->dress == E2B_PLAIN || add_rpc_headers(headers, spec->dress, spec->name_user));
+           (spec->dress == E2B_PLAIN || add_rpc_headers(headers, spec->dress, spec->user));
 }
 
 /* --- sending --------------------------------------------------------------------------------------- */

@@ -15,6 +15,13 @@ enum e2b_dress {
     E2B_RPC_STREAM, /* envelopes, with keepalives */
 };
 
+/* Who runs a process (e2b.md 0.12). */
+enum e2b_user {
+    E2B_USER_OF_ENVD, /* envd chooses, which is `user` */
+    E2B_USER_NAMED,   /* `user`, named to an envd that does not choose */
+    E2B_USER_ROOT,
+};
+
 struct e2b_call_spec {
     enum e2b_stage stage;
     const char *method;
@@ -22,8 +29,8 @@ struct e2b_call_spec {
     const struct e2b_sandbox *sandbox; /* the sandbox it goes to; NULL: the control API */
     const char *content_type;          /* NULL: none */
     enum e2b_dress dress;
-    bool name_user; /* Authorization of user `user` */
-    char *body;     /* taken over; NULL: none */
+    enum e2b_user user;
+    char *body; /* taken over; NULL: none */
     size_t body_length;
     struct http_part *parts; /* taken over, instead of body */
     size_t part_count;

@@ -343,7 +343,7 @@ void e2b_kill_process(const struct e2b_context *e2b, const struct e2b_sandbox *s
                                  .sandbox = sandbox,
                                  .content_type = "application/json",
                                  .dress = E2B_RPC_UNARY,
-                                 .name_user = sandbox->needs_user,
+                                 .user = sandbox->needs_user ? E2B_USER_NAMED : E2B_USER_OF_ENVD,
                                  .body = body,
                                  .body_length = strlen(body),
                                  .connect_timeout_ms = PROBE_TIMEOUT_MS,

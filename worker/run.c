@@ -3,9 +3,11 @@
 #include "common/log.h"
 #include "worker/agent_stream.h"
 #include "worker/collection.h"
+#include "worker/creation.h"
 #include "worker/file_event.h"
 #include "worker/line_buffer.h"
 #include "worker/stderr_text.h"
+#include "worker/template_install.h"
 #include "worker/terminal_line.h"
 #include "worker/timer.h"
 
@@ -14,7 +16,6 @@
 #include <sys/random.h>
 
 #define DEFAULT_TIMEOUT_S   300
-#define TTL_MARGIN_S        60    /* room for collecting files after the agent's last second */
 #define EXIT_GRACE_MS       10000 /* after a terminal line the process has this long to end */
 #define NEAR_END_OF_LIFE_MS 2000  /* a stream lost this close to the sandbox's end of life is a time-out */
 #define SHUTDOWN_TEXT       "server is shutting down"
@@ -22,6 +23,7 @@
 enum run_state {
     RUN_CREATING,   /* POST /sandboxes is in flight */
     RUN_UPLOADING,  /* the sandbox exists; its files are on their way */
+    RUN_INSTALLING, /* the fallback template gets the Agent SDK */
     RUN_STARTING,   /* Process/Start was sent, no start event yet */
     RUN_STREAMING,  /* the agent runs */
     RUN_COLLECTING, /* the agent has ended; its files come back */
@@ -37,8 +39,8 @@ struct run {
     struct agent_config config;
     struct e2b_context e2b;
     struct event_stream *stream; /* NULL: the client is gone */
-    struct e2b_call *create;
-    struct late_create *late; /* reserved: takes the create over when the run ends first */
+    struct creation *creation;
+    struct template_install *install;
     struct e2b_upload *upload;
     struct agent_stream *agent;
     struct collection *collection;
@@ -52,7 +54,8 @@ struct run {
     struct event *deferred;       /* what may not happen inside libcurl, and the freeing */
     enum run_error pending_error; /* ends the run: from the loop, or after the collection */
     char *pending_message;
-    bool failed; /* pending_error ends it without a collection */
+    bool is_fallback; /* the sandbox's template is not the configured one */
+    bool failed;      /* pending_error ends it without a collection */
     int64_t timeout_s;
     int64_t admitted_ms;
     int64_t deadline_ms;
@@ -79,6 +82,7 @@ static bool new_run_id(char id[static RUN_ID_BYTES + 1])
 static void run_free(struct run *run)
 {
     e2b_upload_cancel(run->upload);
+    template_install_cancel(run->install);
     agent_stream_cancel(run->agent);
     collection_cancel(run->collection);
     e2b_sandbox_free(run->sandbox);
@@ -95,7 +99,6 @@ static void run_free(struct run *run)
     if (run->deferred != NULL)
         event_free(run->deferred);
     free(run->pending_message);
-    free(run->late);
     free(run);
 }
 
@@ -121,49 +124,6 @@ static void put_warning(struct run *run, const char *code, const char *message)
     event_stream_put_json(run->stream, json_pack("{s:s, s:s, s:s, s:s}", "type", "warning", "message", message,
                                                  "request_id", run->id, "code", code));
     event_stream_flush(run->stream);
-}
-
-/* --- a create whose run has ended -------------------------------------------------------------------- */
-
-/* It is awaited only to delete what it brings. */
-struct late_create {
-    struct run_host *host;
-    struct e2b_service *service;
-    char run_id[RUN_ID_BYTES + 1];
-    int64_t expires_ms;
-};
-
-static void on_late_create(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
-{
-    struct late_create *late = context;
-    struct run_host *host = late->host;
-
-    if (sandbox != NULL)
-        kill_queue_add(host->kills, late->service, sandbox->id, late->run_id, late->expires_ms);
-    if (result->fate_unknown)
-        stray_search_add(host->strays, late->service, late->run_id, sandbox != NULL ? sandbox->id : NULL,
-                         late->expires_ms);
-    e2b_sandbox_free(sandbox);
-    e2b_service_unref(late->service);
-    free(late);
-    host->create_count--;
-    host->on_progress(host->context);
-}
-
-/* Never cut, since a sandbox may come of it (http-api.md 6.3). */
-static void abandon_create(struct run *run)
-{
-    struct late_create *late = run->late;
-    struct e2b_call *create = run->create;
-
-    run->create = NULL;
-    run->late = NULL;
-    late->host = run->host;
-    late->service = e2b_service_ref(run->e2b.service);
-    late->expires_ms = monotonic_ms() + (run->timeout_s + TTL_MARGIN_S) * 1000;
-    memcpy(late->run_id, run->id, sizeof late->run_id);
-    run->host->create_count++;
-    e2b_create_abandon(create, on_late_create, late);
 }
 
 /* --- the end ------------------------------------------------------------------------------------------ */
@@ -192,8 +152,10 @@ static void let_go_of_sandbox(struct run *run)
     run->collection = NULL;
     e2b_upload_cancel(run->upload);
     run->upload = NULL;
-    if (run->create != NULL)
-        abandon_create(run);
+    template_install_cancel(run->install);
+    run->install = NULL;
+    if (run->creation != NULL)
+        creation_abandon(run->creation);
     else if (run->sandbox != NULL)
         kill_queue_add(run->host->kills, run->e2b.service, run->sandbox->id, run->id, run->expires_ms);
 }
@@ -516,6 +478,26 @@ static void start_agent(struct run *run)
 
 /* --- sandbox ------------------------------------------------------------------------------------------ */
 
+static void on_installed(void *context, const struct e2b_result *result)
+{
+    struct run *run = context;
+
+    run->install = NULL;
+    if (result->error == RUN_ERROR_NONE)
+        start_agent(run);
+    else
+        run_end(run, result->error, result->message);
+}
+
+static void install_sdk(struct run *run)
+{
+    run->state = RUN_INSTALLING;
+    run->install =
+        template_install_start(&run->e2b, run->sandbox, run->host->settings->agent_sdk_version, on_installed, run);
+    if (run->install == NULL)
+        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
+}
+
 static void on_uploaded(void *context, const struct e2b_result *result)
 {
     struct run *run = context;
@@ -526,56 +508,56 @@ static void on_uploaded(void *context, const struct e2b_result *result)
         return;
     }
     agent_config_release(&run->config);
-    start_agent(run);
+    if (run->is_fallback)
+        install_sdk(run);
+    else
+        start_agent(run);
 }
 
 /* D: T seconds after the sandbox was created, and never later than `timeout` after the admission. */
-static void set_deadline(struct run *run)
+static void set_deadline(struct run *run, int64_t ttl_s)
 {
     int64_t now_ms = monotonic_ms();
     int64_t latest_ms = run->admitted_ms + run->host->settings->timeout_ms;
 
     run->deadline_ms = now_ms + run->timeout_s * 1000 < latest_ms ? now_ms + run->timeout_s * 1000 : latest_ms;
-    run->expires_ms = now_ms + (run->timeout_s + TTL_MARGIN_S) * 1000;
+    run->expires_ms = now_ms + ttl_s * 1000;
     timer_start(run->deadline, run->deadline_ms - now_ms);
 }
 
-static void on_created(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
+static void on_created(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox, int64_t ttl_s)
 {
     struct run *run = context;
 
-    run->create = NULL;
-    if (result->fate_unknown)
-        stray_search_add(run->host->strays, run->e2b.service, run->id, sandbox != NULL ? sandbox->id : NULL,
-                         monotonic_ms() + (run->timeout_s + TTL_MARGIN_S) * 1000);
+    run->creation = NULL;
     if (sandbox == NULL) {
         run_end(run, result->error, result->message);
         return;
     }
     run->sandbox = sandbox;
     log_info("run %s sandbox %s created", run->id, sandbox->id);
-    set_deadline(run);
+    set_deadline(run, ttl_s);
     run->state = RUN_UPLOADING;
     run->upload = e2b_upload(&run->e2b, sandbox, run->config.files, run->config.file_count, on_uploaded, run);
     if (run->upload == NULL)
         run_end(run, RUN_ERROR_INTERNAL, "out of memory");
 }
 
+static void on_fallback(void *context, const char *message)
+{
+    struct run *run = context;
+
+    run->is_fallback = true;
+    put_warning(run, "template_fallback", message);
+}
+
 static void create_sandbox(struct run *run)
 {
-    const struct e2b_create_request request = {
-        .template_id = run->host->settings->template_name,
-        .timeout_s = run->timeout_s + TTL_MARGIN_S,
-        .env = run->config.env,
-        .run_id = run->id,
-        .instance = run->host->instance,
-        .retry_timeout_ms = run->host->settings->create_retry_timeout_ms,
-        .on_created = on_created,
-        .context = run,
-    };
+    const struct creation_request request = {.run_id = run->id, .timeout_s = run->timeout_s, .env = run->config.env};
+    const struct creation_handlers handlers = {.on_fallback = on_fallback, .on_created = on_created, .context = run};
 
-    run->create = e2b_create(&run->e2b, &request);
-    if (run->create == NULL)
+    run->creation = creation_start(run->host, &run->e2b, &request, &handlers);
+    if (run->creation == NULL)
         run_end(run, RUN_ERROR_INTERNAL, "out of memory");
 }
 
@@ -593,6 +575,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *context)
     switch (run->state) {
     case RUN_CREATING:
     case RUN_UPLOADING:
+    case RUN_INSTALLING:
     case RUN_STARTING:
         run_end(run, RUN_ERROR_RUN_TIMEOUT, message);
         break;
@@ -646,9 +629,7 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
     run->deadline = evtimer_new(host->base, on_deadline, run);
     run->stderr_timer = evtimer_new(host->base, on_stderr_timer, run);
     run->deferred = event_new(host->base, -1, 0, on_deferred, run);
-    run->late = calloc(1, sizeof *run->late);
-    if (run->late != NULL && run->deadline != NULL && run->stderr_timer != NULL && run->deferred != NULL &&
-        new_run_id(run->id))
+    if (run->deadline != NULL && run->stderr_timer != NULL && run->deferred != NULL && new_run_id(run->id))
         return run;
     run_free(run);
     return NULL;

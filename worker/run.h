@@ -13,6 +13,7 @@
 #include "worker/kill_queue.h"
 #include "worker/project_dir.h"
 #include "worker/stray_search.h"
+#include "worker/template_memory.h"
 
 #include <sys/queue.h>
 
@@ -32,6 +33,7 @@ struct run_host {
     const char *instance;
     struct project_dir *project_dir;
     struct agent_runner runner;
+    struct template_memory templates;
     struct run_list runs;
     size_t run_count;    /* live */
     size_t create_count; /* creates in flight whose run has ended */

@@ -9,6 +9,7 @@ static const char *const codes[RUN_ERROR_COUNT] = {
     [RUN_ERROR_E2B_RATE_LIMITED] = "e2b_rate_limited",
     [RUN_ERROR_E2B_CAPACITY] = "e2b_capacity",
     [RUN_ERROR_TEMPLATE_NOT_FOUND] = "template_not_found",
+    [RUN_ERROR_TEMPLATE_FALLBACK_FAILED] = "template_fallback_failed",
     [RUN_ERROR_SANDBOX_CREATE_FAILED] = "sandbox_create_failed",
     [RUN_ERROR_UPLOAD_FAILED] = "upload_failed",
     [RUN_ERROR_AGENT_START_FAILED] = "agent_start_failed",

@@ -69,6 +69,8 @@ class AgentScript:
     # How it ends.
     exit: int = 0
     signal: str | None = None  # ended by a signal: its text, such as "killed"
+    install_exit: int = 0  # of the installation into the fallback template
+    install_stderr: str = ""
     files: dict = field(default_factory=dict)  # what it leaves below /home/user: path → text, or → size in bytes
     marker: str = ""  # for fault rules to find the run by; also keeps prompts apart
 

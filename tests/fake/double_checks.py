@@ -1,5 +1,6 @@
 """What the double demands of its client (e2b.md 0.2 to 0.9 and A.2). Each breach becomes one text."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -86,13 +87,14 @@ def connect_headers(headers, content_type: str) -> Iterator[str]:
         yield f"Content-Type of a Connect call is {headers.get('Content-Type')}, not {content_type}"
 
 
-def start_call(headers, body: bytes) -> Iterator[str]:
-    """Start: exact headers, one envelope, a bash command line, no stdin."""
+def start_call(headers, body: bytes, user: str | None = None) -> Iterator[str]:
+    """Start: exact headers, one envelope, a bash command line, no stdin; user is the one it must name."""
     yield from connect_headers(headers, "application/connect+json")
     if headers.get("Keepalive-Ping-Interval") != KEEPALIVE_SECONDS:
         yield f"Keepalive-Ping-Interval is {headers.get('Keepalive-Ping-Interval')}"
-    if "Authorization" in headers:
-        yield "Start names a user although the server chooses the default"
+    wanted = None if user is None else "Basic " + base64.b64encode(f"{user}:".encode()).decode()
+    if headers.get("Authorization") != wanted:
+        yield f"Authorization of Start is {headers.get('Authorization')}, not {wanted}"
     call, problem = start_message(body)
     if problem:
         yield problem

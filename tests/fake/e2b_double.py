@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import re
 import signal
 import socket
 import sys
@@ -39,6 +40,10 @@ AGENT_CONFIG_KEYS = {
     "prompt", "cwd", "model", "max_turns", "system_prompt", "output_format", "agents", "mcp_servers", "has_skills",
     "allowed_tools", "timeout", "resume", "fork_session", "max_budget_usd",
 }  # fmt: skip
+FALLBACK_TEMPLATE = "claude-code"
+INSTALL_COMMAND = re.compile(
+    r"npm install --prefix /opt/agent-runner --omit=dev --no-audit --no-fund @anthropic-ai/claude-agent-sdk@[\w.-]+"
+)
 CLIENT_ID = "6532622b"
 ENVD_VERSION = "0.6.13"
 BODY_MAX_BYTES = 256 * 2**20
@@ -179,8 +184,8 @@ class E2BDouble:
             self._check(entry, checks.headers_to_envd(request.headers, sandbox.token if sandbox else None))
         elif request.path != "/health":
             self._check(entry, checks.headers_to_api(request.headers, request.method, self.key))
-        if handler == self._start_process and is_collect(body):
-            stage, handler = "collect", self._collect
+        if handler == self._start_process and (other := self._other_process(body)):
+            stage, handler = other
             self.ledger.note(entry, stage=stage)
         rule = self._due_fault(entry, sandbox)
         if rule:
@@ -193,6 +198,13 @@ class E2BDouble:
         if "E2b-Sandbox-Id" in request.headers and (sandbox is None or sandbox.dead):
             return error_answer(stage, request.headers["E2b-Sandbox-Id"], 502)
         return await handler(request, body, sandbox, entry)
+
+    def _other_process(self, body: bytes):
+        """Stage and handler of a Start that is not the agent's."""
+        call, _ = checks.start_message(body)
+        if command_line(call).startswith("find "):
+            return "collect", self._collect
+        return ("install", self._install) if command_line(call).startswith("npm ") else None
 
     def _route(self, request: web.Request):
         """Stage and handler of a request."""
@@ -394,6 +406,22 @@ class E2BDouble:
         stream += connect_wire.end() + connect_wire.end_of_stream()
         return web.Response(body=stream, headers={"Content-Type": "application/connect+json"})
 
+    async def _install(self, request, body, sandbox, entry) -> web.Response:
+        """Process/Start of the command that installs the Agent SDK into the fallback template, as root (6.4)."""
+        self._check(entry, checks.start_call(request.headers, body, user="root"))
+        call, _ = checks.start_message(body)
+        self.ledger.note(entry, command=command_line(call))
+        if sandbox.template != FALLBACK_TEMPLATE:
+            self._check(entry, [f"the Agent SDK is installed into template {sandbox.template}"])
+        if not INSTALL_COMMAND.fullmatch(command_line(call)):
+            self._check(entry, [f"the installation runs {command_line(call)}"])
+        script = script_of(sandbox)
+        stream = connect_wire.start(self._book_process(None))
+        if script and script.install_stderr:
+            stream += connect_wire.output("stderr", script.install_stderr.encode())
+        stream += connect_wire.end(script.install_exit if script else 0) + connect_wire.end_of_stream()
+        return web.Response(body=stream, headers={"Content-Type": "application/connect+json"})
+
     async def _send_signal(self, request, body, sandbox, entry) -> web.Response:
         """Process/SendSignal to one pid."""
         self._check(entry, checks.connect_headers(request.headers, "application/json"))
@@ -427,12 +455,6 @@ class E2BDouble:
         """The name of a gate as JSON."""
         self.release((await request.json(content_type=None))["gate"])
         return web.json_response({})
-
-
-def is_collect(body: bytes) -> bool:
-    """Whether a Start call is the listing of new files rather than the agent."""
-    call, _ = checks.start_message(body)
-    return command_line(call).startswith("find ")
 
 
 def command_line(call: dict) -> str:

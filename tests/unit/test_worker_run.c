@@ -363,7 +363,7 @@ static int set_up(void **state)
     memset(&world, 0, sizeof world);
     world.base = event_base_new();
     world.scoreboard = scoreboard_new(4);
-    world.service.references = 1;
+    world.service = (struct e2b_service){.references = 1, .api_url = (char[]){""}, .api_key = (char[]){""}};
     world.store = project_store_new();
     file = environment_file_new("/proc/self/fdinfo");
     world.environment = environment_current(file);
