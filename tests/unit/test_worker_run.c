@@ -355,6 +355,11 @@ static void check_end(enum stage stage, const char *events)
     world.kills = world.ends = world.aborts = 0;
 }
 
+/* What the world points to lives as long as it does. */
+static char no_text[] = "";
+static char template_name[] = "t";
+static char agent_command[] = "c";
+
 static int set_up(void **state)
 {
     struct environment_file *file;
@@ -363,13 +368,13 @@ static int set_up(void **state)
     memset(&world, 0, sizeof world);
     world.base = event_base_new();
     world.scoreboard = scoreboard_new(4);
-    world.service = (struct e2b_service){.references = 1, .api_url = (char[]){""}, .api_key = (char[]){""}};
+    world.service = (struct e2b_service){.references = 1, .api_url = no_text, .api_key = no_text};
     world.store = project_store_new();
     file = environment_file_new("/proc/self/fdinfo");
     world.environment = environment_current(file);
     environment_file_free(file);
     world.settings = (struct settings){
-        .timeout_ms = 600000, .line_limit_bytes = 1000, .template_name = (char[]){"t"}, .agent_command = (char[]){"c"}};
+        .timeout_ms = 600000, .line_limit_bytes = 1000, .template_name = template_name, .agent_command = agent_command};
     world.host = (struct run_host){.base = world.base,
                                    .settings = &world.settings,
                                    .scoreboard = world.scoreboard,
