@@ -107,7 +107,7 @@ static struct worker *enter(struct workers *workers, const struct worker_plan *p
 
 struct worker *workers_spawn(struct workers *workers, const struct worker_plan *plan, unsigned seat)
 {
-    static const int ignored[] = {SIGHUP, SIGTTIN, SIGTTOU, SIGINT, SIGPIPE, 0};
+    static const int ignored[] = {SIGHUP, SIGTTIN, SIGTTOU, SIGINT, SIGPIPE, SIGXFSZ, 0};
     int slot = scoreboard_take_slot(workers->scoreboard, plan->generation);
     struct worker *worker;
     int pair[2] = {-1, -1};

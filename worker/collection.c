@@ -1,10 +1,12 @@
 #include "worker/collection.h"
 
 #include "common/log.h"
+#include "common/scoreboard.h"
 #include "worker/agent_config.h"
 #include "worker/agent_stream.h"
 #include "worker/timer.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,10 +24,14 @@ struct entry {
 struct collection {
     struct e2b_context e2b;
     const struct e2b_sandbox *sandbox;
+    const struct input_files *inputs;
     struct collection_limits limits;
     struct collection_handlers handlers;
     struct agent_stream *listing;
     struct e2b_call *reading;
+    struct spool *spool;    /* of the file that is being read */
+    int spool_errno;        /* why it takes no more; 0: it does */
+    int64_t ends_ms;        /* of the whole */
     struct event *timer;    /* of the listing, then of the whole */
     struct event *deferred; /* the next step, from the loop */
     char *text;             /* of the listing */
@@ -35,7 +41,6 @@ struct collection {
     size_t next;
     int64_t total_bytes;
     bool incomplete;
-    bool waiting; /* for collection_continue() */
 };
 
 void collection_cancel(struct collection *collection)
@@ -44,6 +49,7 @@ void collection_cancel(struct collection *collection)
         return;
     agent_stream_cancel(collection->listing);
     e2b_call_cancel(collection->reading);
+    spool_free(collection->spool);
     if (collection->timer != NULL)
         event_free(collection->timer);
     if (collection->deferred != NULL)
@@ -65,32 +71,93 @@ static void done(struct collection *collection)
 
 /* --- reading ---------------------------------------------------------------------------------------- */
 
-static void on_read(void *context, const struct e2b_result *result, const char *bytes, size_t length)
+/* The file is left out; why is the operator's to know. */
+static void leave_out(struct collection *collection, const char *reason)
+{
+    log_info("sandbox %s: a file is not returned: %s", collection->sandbox->id, reason);
+    collection->incomplete = true;
+    spool_free(collection->spool);
+    collection->spool = NULL;
+}
+
+static void hand_over(struct collection *collection, const char *path)
+{
+    struct spool *spool = collection->spool;
+
+    collection->spool = NULL;
+    collection->total_bytes += (int64_t)spool_length(spool);
+    if (input_files_is(collection->inputs, path, spool))
+        spool_free(spool);
+    else
+        collection->handlers.on_file(collection->handlers.context, path, spool);
+}
+
+static void on_read(void *context, const struct e2b_result *result)
 {
     struct collection *collection = context;
     const struct entry *entry = &collection->entries[collection->next++];
 
     collection->reading = NULL;
-    if (result->error != RUN_ERROR_NONE) {
-        log_info("sandbox %s: a file is not returned: %s", collection->sandbox->id, result->message);
-        collection->incomplete = true;
-        event_active(collection->deferred, 0, 0);
-        return;
+    if (result->error == RUN_ERROR_NONE && collection->spool_errno == 0) {
+        hand_over(collection, entry->path);
+    } else {
+        leave_out(collection, result->error != RUN_ERROR_NONE ? result->message : strerror(collection->spool_errno));
+        if (result->error == RUN_ERROR_SANDBOX_LOST)
+            collection->next = collection->entry_count;
     }
-    collection->total_bytes += (int64_t)length;
-    if (collection->total_bytes > FILES_MAX_BYTES) {
-        collection->incomplete = true;
-        done(collection);
+    event_active(collection->deferred, 0, 0);
+}
+
+/* Inside libcurl. */
+static void on_read_bytes(void *context, const char *bytes, size_t length)
+{
+    struct collection *collection = context;
+
+    if (collection->spool_errno != 0 || spool_add(collection->spool, bytes, length))
         return;
-    }
-    collection->waiting = true;
-    collection->handlers.on_file(collection->handlers.context, entry->path, bytes, length);
+    collection->spool_errno = errno;
+    event_active(collection->deferred, 0, 0);
+}
+
+/* A spool for the next file, or for the same one again. */
+static void begin_spool(struct collection *collection)
+{
+    const struct entry *entry = &collection->entries[collection->next];
+
+    spool_free(collection->spool);
+    collection->spool = spool_new(input_files_may_be(collection->inputs, entry->path, (size_t)entry->size));
+    collection->spool_errno = collection->spool != NULL ? 0 : ENOMEM;
+}
+
+static void on_read_again(void *context)
+{
+    begin_spool(context);
+}
+
+static struct e2b_call *start_reading(struct collection *collection, const struct entry *entry)
+{
+    int64_t left = FILES_MAX_BYTES - collection->total_bytes;
+    struct e2b_read_request request = {
+        .limit_bytes = (size_t)(collection->limits.file_bytes < left ? collection->limits.file_bytes : left),
+        .on_bytes = on_read_bytes,
+        .on_again = on_read_again,
+        .on_read = on_read,
+        .context = collection,
+    };
+    struct e2b_call *call;
+    char *path;
+
+    if (asprintf(&path, "%s/%s", AGENT_HOME, entry->path) < 0)
+        return NULL;
+    request.path = path;
+    call = e2b_read(&collection->e2b, collection->sandbox, &request);
+    free(path);
+    return call;
 }
 
 static void read_next(struct collection *collection)
 {
     const struct entry *entry = &collection->entries[collection->next];
-    char *path;
 
     if (collection->next >= collection->entry_count) {
         done(collection);
@@ -101,30 +168,28 @@ static void read_next(struct collection *collection)
         done(collection);
         return;
     }
-    if (asprintf(&path, "%s/%s", AGENT_HOME, entry->path) >= 0) {
-        collection->reading = e2b_read(&collection->e2b, collection->sandbox, path,
-                                       (size_t)collection->limits.file_bytes, on_read, collection);
-        free(path);
-    }
+    begin_spool(collection);
+    collection->reading = start_reading(collection, entry);
     if (collection->reading == NULL) {
         collection->incomplete = true;
         done(collection);
     }
 }
 
+/* The next file, also after one whose spool is full: what is left of it need not be read. */
 static void on_deferred(evutil_socket_t fd, short what, void *context)
 {
+    struct collection *collection = context;
+
     (void)fd;
     (void)what;
-    read_next(context);
-}
-
-void collection_continue(struct collection *collection)
-{
-    if (!collection->waiting)
-        return;
-    collection->waiting = false;
-    event_active(collection->deferred, 0, 0);
+    if (collection->reading != NULL) {
+        e2b_call_cancel(collection->reading);
+        collection->reading = NULL;
+        collection->next++;
+        leave_out(collection, strerror(collection->spool_errno));
+    }
+    read_next(collection);
 }
 
 /* --- listing ---------------------------------------------------------------------------------------- */
@@ -201,7 +266,7 @@ static void on_listing_exit(void *context, int exit_code, const char *status)
     agent_stream_cancel(collection->listing);
     collection->listing = NULL;
     parse_listing(collection);
-    timer_start(collection->timer, collection->limits.total_timeout_ms);
+    timer_start(collection->timer, collection->ends_ms - monotonic_ms());
     read_next(collection);
 }
 
@@ -252,7 +317,8 @@ static bool start_listing(struct collection *collection)
 }
 
 struct collection *collection_start(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
-                                    const struct collection_limits *limits, const struct collection_handlers *handlers)
+                                    const struct collection_limits *limits, const struct input_files *inputs,
+                                    const struct collection_handlers *handlers)
 {
     struct collection *collection = calloc(1, sizeof *collection);
 
@@ -261,6 +327,8 @@ struct collection *collection_start(const struct e2b_context *e2b, const struct 
     collection->e2b = *e2b;
     collection->sandbox = sandbox;
     collection->limits = *limits;
+    collection->inputs = inputs;
+    collection->ends_ms = monotonic_ms() + limits->total_timeout_ms;
     collection->handlers = *handlers;
     collection->timer = evtimer_new(e2b->base, on_timer, collection);
     collection->deferred = event_new(e2b->base, -1, 0, on_deferred, collection);
@@ -268,6 +336,7 @@ struct collection *collection_start(const struct e2b_context *e2b, const struct 
         collection_cancel(collection);
         return NULL;
     }
-    timer_start(collection->timer, LISTING_TIMEOUT_MS);
+    timer_start(collection->timer,
+                limits->total_timeout_ms < LISTING_TIMEOUT_MS ? limits->total_timeout_ms : LISTING_TIMEOUT_MS);
     return collection;
 }

@@ -104,11 +104,22 @@ struct e2b_upload *e2b_upload(const struct e2b_context *e2b, const struct e2b_sa
     __attribute__((warn_unused_result));
 void e2b_upload_cancel(struct e2b_upload *upload);
 
-/* GET /files: up to limit_bytes, in memory during the callback. */
-struct e2b_call *
-e2b_read(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox, const char *path, size_t limit_bytes,
-         void (*on_read)(void *context, const struct e2b_result *result, const char *bytes, size_t length),
-         void *context) __attribute__((warn_unused_result));
+/* A file to be read from the sandbox. */
+struct e2b_read_request {
+    const char *path; /* absolute; copied */
+    size_t limit_bytes;
+    /* Inside libcurl. */
+    void (*on_bytes)(void *context, const char *bytes, size_t length);
+    /* The read starts anew: what on_bytes got does not count. */
+    void (*on_again)(void *context);
+    /* Once, unless cancelled. RUN_ERROR_SANDBOX_LOST: no other file can be read either. */
+    void (*on_read)(void *context, const struct e2b_result *result);
+    void *context;
+};
+
+/* GET /files. NULL for lack of memory, without a callback. */
+struct e2b_call *e2b_read(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
+                          const struct e2b_read_request *request) __attribute__((warn_unused_result));
 
 /* GET /health of the sandbox: gone is true only for the proxy's 502 (e2b.md A.3). */
 struct e2b_call *e2b_probe(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,

@@ -101,7 +101,7 @@ static int64_t next_try_in(const struct e2b_call *call, const struct e2b_verdict
 static void on_answer(void *context, const struct http_answer *answer)
 {
     struct e2b_call *call = context;
-    bool streamed = call->spec.on_body != NULL && answer->status / 100 == 2;
+    bool streamed = call->spec.on_body != NULL && !call->spec.wants_whole && answer->status / 100 == 2;
     enum e2b_failure failure = e2b_classify(answer);
     const struct e2b_verdict *verdict;
     int64_t wait_ms;
@@ -130,6 +130,8 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
+    if (call->spec.on_again != NULL)
+        call->spec.on_again(call->spec.operation);
     if (!send_try(call))
         end(call, RUN_ERROR_INTERNAL, "out of memory", NULL);
 }
@@ -192,6 +194,7 @@ static bool send_try(struct e2b_call *call)
         .total_timeout_ms = spec->total_timeout_ms,
         .stall_timeout_ms = spec->stall_timeout_ms,
         .answer_max_bytes = spec->answer_max_bytes,
+        .stream_max_bytes = spec->stream_max_bytes,
         .send_once = spec->send_once,
         .on_body = spec->on_body != NULL ? forward_body : NULL,
         .on_done = on_answer,

@@ -38,10 +38,15 @@ struct e2b_call_spec {
     int64_t total_timeout_ms;
     int64_t stall_timeout_ms;
     size_t answer_max_bytes;
+    size_t stream_max_bytes;  /* of what on_body gets; 0: none */
     int64_t retry_timeout_ms; /* for E2B_TRIES_TIMED */
     bool send_once;
-    /* Of a 2xx answer as it comes. Then on_end gets the answer unjudged, with RUN_ERROR_NONE. */
+    /* Of a 2xx answer as it comes. Then on_end gets the answer unjudged, with RUN_ERROR_NONE, unless wants_whole. */
     void (*on_body)(void *operation, const char *bytes, size_t length);
+    /* A 2xx answer that on_body did not get whole is a failure like any other, and tried again. */
+    bool wants_whole;
+    /* Before each try but the first: what on_body got so far does not count. NULL: not wanted. */
+    void (*on_again)(void *operation);
     /* Once, unless cancelled: the call is gone after it. answer is NULL only for lack of memory or when abandoned. */
     void (*on_end)(void *operation, const struct e2b_result *result, const struct http_answer *answer);
     /* Frees the operation; after on_end or a cancel. */

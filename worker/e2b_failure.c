@@ -114,6 +114,7 @@ enum e2b_failure e2b_classify(const struct http_answer *answer)
 #define UPLOAD(tries_, error_, ...) [E2B_STAGE_UPLOAD] = {.tries = tries_, .error = RUN_ERROR_##error_, __VA_ARGS__}
 #define START(tries_, error_, ...)  [E2B_STAGE_START] = {.tries = tries_, .error = RUN_ERROR_##error_, __VA_ARGS__}
 #define SKIP(tries_)                [E2B_STAGE_READ] = {.tries = tries_, .error = RUN_ERROR_INTERNAL} /* the file is left out */
+#define STOP(tries_)                [E2B_STAGE_READ] = {.tries = tries_, .error = RUN_ERROR_SANDBOX_LOST} /* and all others */
 
 /* e2b.md A.4, column by column; a stage that a row leaves out cannot see that failure and gets one try, internal. */
 static const struct e2b_verdict verdicts[E2B_FAILURE_COUNT][E2B_STAGE_PROBE] = {
@@ -136,8 +137,8 @@ static const struct e2b_verdict verdicts[E2B_FAILURE_COUNT][E2B_STAGE_PROBE] = {
                       SKIP(2)},
     [E2B_429] = {CREATE(1, E2B_CAPACITY), UPLOAD(3, E2B_RATE_LIMITED), START(3, E2B_RATE_LIMITED), SKIP(2)},
     [E2B_500] = {CREATE(2, SANDBOX_CREATE_FAILED, F), UPLOAD(3, UPLOAD_FAILED), START(1, AGENT_START_FAILED), SKIP(2)},
-    [E2B_502_GONE] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(2, SANDBOX_LOST), START(2, SANDBOX_LOST), SKIP(2)},
-    [E2B_502_PORT] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(1, UPLOAD_FAILED), START(1, SANDBOX_LOST), SKIP(1)},
+    [E2B_502_GONE] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(2, SANDBOX_LOST), START(2, SANDBOX_LOST), STOP(2)},
+    [E2B_502_PORT] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(1, UPLOAD_FAILED), START(1, SANDBOX_LOST), STOP(1)},
     [E2B_503_504] = {CREATE(TIMED, E2B_CAPACITY, F), UPLOAD(3, UPLOAD_FAILED), START(1, AGENT_START_FAILED), SKIP(2)},
     [E2B_OTHER_5XX] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(3, UPLOAD_FAILED), START(1, AGENT_START_FAILED),
                        SKIP(2)},

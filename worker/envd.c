@@ -236,42 +236,50 @@ struct e2b_upload *e2b_upload(const struct e2b_context *e2b, const struct e2b_sa
 
 /* --- read ------------------------------------------------------------------------------------------ */
 
-struct file_read {
-    void (*on_read)(void *context, const struct e2b_result *result, const char *bytes, size_t length);
-    void *context;
-};
+static void on_read_bytes(void *operation, const char *bytes, size_t length)
+{
+    const struct e2b_read_request *read = operation;
+
+    read->on_bytes(read->context, bytes, length);
+}
+
+static void on_read_again(void *operation)
+{
+    const struct e2b_read_request *read = operation;
+
+    read->on_again(read->context);
+}
 
 static void on_read_end(void *operation, const struct e2b_result *result, const struct http_answer *answer)
 {
-    struct file_read *read = operation;
+    const struct e2b_read_request *read = operation;
 
-    if (result->error != RUN_ERROR_NONE || answer == NULL)
-        read->on_read(read->context, result, "", 0);
-    else
-        read->on_read(read->context, result, answer->body, answer->body_length);
+    (void)answer;
+    read->on_read(read->context, result);
 }
 
-struct e2b_call *
-e2b_read(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox, const char *path, size_t limit_bytes,
-         void (*on_read)(void *context, const struct e2b_result *result, const char *bytes, size_t length),
-         void *context)
+struct e2b_call *e2b_read(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
+                          const struct e2b_read_request *request)
 {
-    struct file_read *read = calloc(1, sizeof *read);
+    struct e2b_read_request *read = malloc(sizeof *read);
     struct e2b_call_spec spec;
 
     if (read == NULL)
         return NULL;
-    read->on_read = on_read;
-    read->context = context;
+    *read = *request;
     spec = (struct e2b_call_spec){
         .stage = E2B_STAGE_READ,
         .method = "GET",
-        .url = file_url(sandbox, path),
+        .url = file_url(sandbox, request->path),
         .sandbox = sandbox,
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
-        .total_timeout_ms = file_timeout_ms(limit_bytes),
+        .total_timeout_ms = file_timeout_ms(request->limit_bytes),
         .stall_timeout_ms = STALL_TIMEOUT_MS,
-        .answer_max_bytes = limit_bytes,
+        .answer_max_bytes = ANSWER_MAX_BYTES,
+        .stream_max_bytes = request->limit_bytes,
+        .on_body = on_read_bytes,
+        .wants_whole = true,
+        .on_again = on_read_again,
         .on_end = on_read_end,
         .free_operation = free,
         .operation = read,

@@ -9,15 +9,27 @@
 #include <event2/bufferevent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 static const char ping[] = ": ping\n\n";
+
+/* An event whose payload is still to be made. */
+struct queued_source {
+    struct event_source source;
+    bool begun;
+    TAILQ_ENTRY(queued_source) link;
+};
+
+TAILQ_HEAD(source_list, queued_source);
 
 struct event_stream {
     struct client *client;
     struct evhttp_request *request; /* NULL once evhttp has freed it */
     struct evbuffer *output;        /* of the connection */
-    struct evbuffer *pending;       /* put, not yet flushed */
-    struct event *timer;            /* ping and stall */
+    struct evbuffer *pending;       /* put, not yet flushed: waits for the sources before it */
+    struct source_list sources;
+    struct event *pump;  /* makes the next pieces of the sources, from the loop */
+    struct event *timer; /* ping and stall */
     struct event_stream_handlers handlers;
     bool ended; /* handlers are not called any more */
     bool full;  /* on_drained is owed */
@@ -31,10 +43,23 @@ struct event_stream {
 
 static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *context);
 
+static void drop_source(struct event_stream *stream, struct queued_source *queued)
+{
+    TAILQ_REMOVE(&stream->sources, queued, link);
+    queued->source.free(queued->source.state);
+    free(queued);
+}
+
 /* The connection, and with it its output, still exists. */
 static void stream_free(struct event_stream *stream)
 {
+    struct queued_source *queued;
+
     evbuffer_remove_cb(stream->output, on_output, stream);
+    while ((queued = TAILQ_FIRST(&stream->sources)) != NULL)
+        drop_source(stream, queued);
+    if (stream->pump != NULL)
+        event_free(stream->pump);
     if (stream->timer != NULL)
         event_free(stream->timer);
     if (stream->pending != NULL)
@@ -88,10 +113,75 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
     if (info->n_deleted == 0)
         return;
     stream->last_taken_ms = monotonic_ms();
-    if (stream->full && !stream->ended && evbuffer_get_length(output) < stream->high_water_bytes / 2) {
+    if (evbuffer_get_length(output) >= stream->high_water_bytes / 2)
+        return;
+    if (!TAILQ_EMPTY(&stream->sources))
+        event_active(stream->pump, 0, 0);
+    if (stream->full && !stream->ended) {
         stream->full = false;
         stream->handlers.on_drained(stream->handlers.context);
     }
+}
+
+/* --- sources ------------------------------------------------------------------------------------------- */
+
+static void send_pending(struct event_stream *stream)
+{
+    if (evbuffer_get_length(stream->pending) > 0)
+        evhttp_send_reply_chunk(stream->request, stream->pending);
+    if (evbuffer_get_length(stream->output) >= stream->high_water_bytes)
+        stream->full = true;
+}
+
+/* The final chunk. evhttp frees the request with the last byte. */
+static void send_end(struct event_stream *stream)
+{
+    struct evhttp_request *request = stream->request;
+
+    stream->request = NULL;
+    evhttp_send_reply_end(request);
+}
+
+/* One piece of the first source, in a chunk of its own. False: the connection is being cut. */
+static bool send_piece(struct event_stream *stream)
+{
+    struct queued_source *queued = TAILQ_FIRST(&stream->sources);
+    struct evbuffer *piece = evbuffer_new();
+    enum event_source_result result = EVENT_SOURCE_BROKEN;
+
+    if (piece != NULL && (queued->begun || evbuffer_add(piece, "data: ", 6) == 0))
+        result = queued->source.next(queued->source.state, piece);
+    queued->begun = true;
+    if (result == EVENT_SOURCE_END && evbuffer_add(piece, "\n\n", 2) < 0)
+        result = EVENT_SOURCE_BROKEN;
+    if (result == EVENT_SOURCE_BROKEN)
+        tell_gone(stream, "an event for the client could not be made");
+    else
+        evhttp_send_reply_chunk(stream->request, piece);
+    if (piece != NULL)
+        evbuffer_free(piece);
+    if (result == EVENT_SOURCE_END)
+        drop_source(stream, queued);
+    return result != EVENT_SOURCE_BROKEN;
+}
+
+/* What the client has room for; then what was put behind the sources, and the end. */
+static void on_pump(evutil_socket_t fd, short what, void *context)
+{
+    struct event_stream *stream = context;
+
+    (void)fd;
+    (void)what;
+    while (!TAILQ_EMPTY(&stream->sources)) {
+        if (stream->aborted || stream->request == NULL ||
+            evbuffer_get_length(stream->output) >= stream->high_water_bytes || !send_piece(stream))
+            return;
+    }
+    if (stream->aborted || stream->request == NULL)
+        return;
+    send_pending(stream);
+    if (stream->ended)
+        send_end(stream);
 }
 
 /* --- ping and stall ------------------------------------------------------------------------------------ */
@@ -124,7 +214,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
         tell_gone(stream, "the client took nothing for client_stall_timeout");
         return;
     }
-    if (!waiting && !stream->ended && stream->ping_interval_ms > 0 &&
+    if (!waiting && !stream->ended && TAILQ_EMPTY(&stream->sources) && stream->ping_interval_ms > 0 &&
         now_ms - stream->last_queued_ms >= stream->ping_interval_ms) {
         evbuffer_add(stream->pending, ping, sizeof ping - 1);
         event_stream_flush(stream);
@@ -163,6 +253,7 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
     stream->last_queued_ms = stream->last_taken_ms = monotonic_ms();
     stream->output = bufferevent_get_output(client_bufferevent(exchange->client));
     stream->pending = evbuffer_new();
+    TAILQ_INIT(&stream->sources);
     stream->timer = evtimer_new(server_base(exchange->server), on_timer, stream);
     if (stream->pending == NULL || stream->timer == NULL ||
         evbuffer_add_cb(stream->output, on_output, stream) == NULL) {
@@ -209,20 +300,22 @@ void event_stream_put_line(struct event_stream *stream, const char *line, size_t
     evbuffer_add(stream->pending, "\n", 1);
 }
 
-void event_stream_begin(struct event_stream *stream)
+void event_stream_put_source(struct event_stream *stream, const struct event_source *source)
 {
-    event_stream_add(stream, "data: ", 6);
-}
+    struct queued_source *queued = stream->ended ? NULL : malloc(sizeof *queued);
 
-void event_stream_add(struct event_stream *stream, const char *bytes, size_t length)
-{
-    if (!stream->ended)
-        evbuffer_add(stream->pending, bytes, length);
-}
-
-void event_stream_finish(struct event_stream *stream)
-{
-    event_stream_add(stream, "\n\n", 2);
+    event_stream_flush(stream);
+    if (stream->pump == NULL)
+        stream->pump = event_new(bufferevent_get_base(client_bufferevent(stream->client)), -1, 0, on_pump, stream);
+    if (queued == NULL || stream->pump == NULL) {
+        free(queued);
+        source->free(source->state);
+        log_error("an event for a client could not be made: out of memory");
+        return;
+    }
+    *queued = (struct queued_source){.source = *source};
+    TAILQ_INSERT_TAIL(&stream->sources, queued, link);
+    event_active(stream->pump, 0, 0);
 }
 
 void event_stream_put_json(struct event_stream *stream, json_t *event)
@@ -239,11 +332,8 @@ void event_stream_put_json(struct event_stream *stream, json_t *event)
 
 void event_stream_flush(struct event_stream *stream)
 {
-    if (stream->aborted || stream->request == NULL || evbuffer_get_length(stream->pending) == 0)
-        return;
-    evhttp_send_reply_chunk(stream->request, stream->pending);
-    if (evbuffer_get_length(stream->output) >= stream->high_water_bytes)
-        stream->full = true;
+    if (!stream->aborted && stream->request != NULL && TAILQ_EMPTY(&stream->sources))
+        send_pending(stream);
 }
 
 bool event_stream_full(const struct event_stream *stream)
@@ -253,13 +343,10 @@ bool event_stream_full(const struct event_stream *stream)
 
 void event_stream_end(struct event_stream *stream)
 {
-    struct evhttp_request *request = stream->request;
-
     event_stream_flush(stream);
     stream->ended = true;
-    stream->request = NULL; /* evhttp frees it with the last byte */
-    if (!stream->aborted && request != NULL)
-        evhttp_send_reply_end(request);
+    if (!stream->aborted && stream->request != NULL && TAILQ_EMPTY(&stream->sources))
+        send_end(stream);
 }
 
 void event_stream_abort(struct event_stream *stream)

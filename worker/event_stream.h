@@ -27,17 +27,31 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
 void event_stream_put_line(struct event_stream *stream, const char *line, size_t length);
 /* One event made by the server. */
 void event_stream_put_json(struct event_stream *stream, json_t *event /* taken over */);
+
+/* Where the payload of an event comes from that is too large to be built first. */
+enum event_source_result {
+    EVENT_SOURCE_MORE,
+    EVENT_SOURCE_END,    /* this was the last piece */
+    EVENT_SOURCE_BROKEN, /* it cannot be finished: the connection is cut, since an event is whole or not there */
+};
+
+struct event_source {
+    /* Appends the next piece, at most some 64 KiB, without CR and LF. */
+    enum event_source_result (*next)(void *state, struct evbuffer *out);
+    void (*free)(void *state);
+    void *state;
+};
+
 /*
- * One event in pieces, for those too large to be built first: begin, add…, finish, without anything else in between.
- * The pieces hold no CR and no LF.
+ * One event whose payload is made as the client takes it; the source is the stream's from now on. What is put after it
+ * comes after it, and event_stream_end() may be called at once.
  */
-void event_stream_begin(struct event_stream *stream);
-void event_stream_add(struct event_stream *stream, const char *bytes, size_t length);
-void event_stream_finish(struct event_stream *stream);
+void event_stream_put_source(struct event_stream *stream, const struct event_source *source);
 void event_stream_flush(struct event_stream *stream);
 bool event_stream_full(const struct event_stream *stream);
 
-/* The final chunk; handlers are not called any more, and the stream frees itself when everything is flushed. */
+/* The final chunk, after all that was put; handlers are not called any more, and the stream frees itself when
+ * everything is flushed. */
 void event_stream_end(struct event_stream *stream);
 /* Cuts the connection without a final chunk; handlers are not called any more. */
 void event_stream_abort(struct event_stream *stream);

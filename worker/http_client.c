@@ -27,6 +27,8 @@ struct http_transfer {
     char *body;
     size_t body_length;
     size_t answer_max_bytes;
+    size_t stream_max_bytes;
+    size_t streamed_bytes;
     bool sent; /* the request left, or may have left */
     bool send_once;
     bool cancelled; /* on the cancelled list: to be freed as soon as libcurl has returned */
@@ -103,11 +105,15 @@ static size_t on_bytes(char *bytes, size_t unit, size_t count, void *context)
 
     if (transfer->cancelled)
         return length;
-    if (transfer->on_body != NULL && http_transfer_status(transfer) / 100 == 2) {
-        transfer->on_body(transfer->context, bytes, length);
-        return length;
+    if (transfer->on_body == NULL || http_transfer_status(transfer) / 100 != 2)
+        return collect(transfer, bytes, length) ? length : CURL_WRITEFUNC_ERROR;
+    transfer->streamed_bytes += length;
+    if (transfer->stream_max_bytes > 0 && transfer->streamed_bytes > transfer->stream_max_bytes) {
+        transfer->too_large = true;
+        return CURL_WRITEFUNC_ERROR;
     }
-    return collect(transfer, bytes, length) ? length : CURL_WRITEFUNC_ERROR;
+    transfer->on_body(transfer->context, bytes, length);
+    return length;
 }
 
 static size_t read_part(char *out, size_t unit, size_t count, void *context)
@@ -420,6 +426,7 @@ struct http_transfer *http_client_send(struct http_client *client, const struct 
     transfer->client = client;
     transfer->headers = request->headers;
     transfer->answer_max_bytes = request->answer_max_bytes;
+    transfer->stream_max_bytes = request->stream_max_bytes;
     transfer->send_once = request->send_once;
     transfer->on_body = request->on_body;
     transfer->on_done = request->on_done;

@@ -25,7 +25,7 @@ enum transfer_outcome {
     TRANSFER_TLS_UNTRUSTED,    /* nothing was sent: certificate refused */
     TRANSFER_TIMED_OUT,        /* after sending: no answer or no progress in time */
     TRANSFER_CUT,              /* after sending: reset, or the answer ended early */
-    TRANSFER_ANSWER_TOO_LARGE, /* the answer passed answer_max_bytes */
+    TRANSFER_ANSWER_TOO_LARGE, /* the answer passed answer_max_bytes or stream_max_bytes */
     TRANSFER_INTERNAL,         /* ours: memory, set-up */
 };
 
@@ -59,6 +59,7 @@ struct http_request {
     int64_t total_timeout_ms; /* 0: none, for streams */
     int64_t stall_timeout_ms; /* 0: none; rounded up to seconds; no byte either way for this long */
     size_t answer_max_bytes;  /* of a collected body */
+    size_t stream_max_bytes;  /* of a body that on_body gets; 0: none */
     bool send_once;           /* libcurl must not send it again by itself on a dead reused connection */
     /* Body of a 2xx answer as it comes; NULL: collected. Other statuses are always collected. */
     void (*on_body)(void *context, const char *bytes, size_t length);

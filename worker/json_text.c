@@ -7,13 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define REPLACEMENT 0xfffd /* for what is no character */
+
 /* --- checking ------------------------------------------------------------------------------------------ */
 
 struct scan {
     const char *begin;
     const char *at;
     const char *end;
-    const char *reason; /* of the fault that stands at `at` */
+    const char *reason;   /* of the fault that stands at `at` */
+    bool lone_surrogates; /* they pass */
     unsigned depth;
     bool in_object[JSON_TEXT_DEPTH_MAX];
 };
@@ -120,24 +123,32 @@ static bool is_low_surrogate(int32_t code)
     return code >= 0xdc00 && code <= 0xdfff;
 }
 
-/* \uXXXX, and the second one it may need; `at` stands on the u. */
+/* uXXXX, with the second half of a pair: the code point, a surrogate that is alone, or -1. */
+static int32_t read_unicode(const char *at, const char *end, size_t *length)
+{
+    int32_t code = hex4(at + 1, end);
+    int32_t low = -1;
+
+    *length = 5;
+    if (is_high_surrogate(code) && end - at >= 11 && at[5] == '\\' && at[6] == 'u')
+        low = hex4(at + 7, end);
+    if (!is_low_surrogate(low))
+        return code;
+    *length = 11;
+    return 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+}
+
+/* `at` stands on the u. */
 static bool scan_unicode_escape(struct scan *scan)
 {
-    int32_t code = hex4(scan->at + 1, scan->end);
-    int32_t low = -1;
+    size_t length;
+    int32_t code = read_unicode(scan->at, scan->end, &length);
 
     if (code < 0)
         return fail(scan, "invalid \\u escape");
-    if (is_low_surrogate(code))
+    if ((is_high_surrogate(code) || is_low_surrogate(code)) && !scan->lone_surrogates)
         return fail(scan, "lone surrogate");
-    if (is_high_surrogate(code)) {
-        if (scan->end - scan->at >= 11 && scan->at[5] == '\\' && scan->at[6] == 'u')
-            low = hex4(scan->at + 7, scan->end);
-        if (!is_low_surrogate(low))
-            return fail(scan, "lone surrogate");
-        scan->at += 6;
-    }
-    scan->at += 5;
+    scan->at += length;
     return true;
 }
 
@@ -298,10 +309,13 @@ static enum json_text_result scan_value(struct scan *scan)
     } while (true);
 }
 
-enum json_text_result json_text_check(const char *text, size_t length, struct json_text *root,
-                                      struct json_text_fault *fault)
+static enum json_text_result check(const char *text, size_t length, bool lone_surrogates, struct json_text *root,
+                                   struct json_text_fault *fault)
 {
-    struct scan scan = {.begin = text, .at = skip_blanks(text, text + length), .end = text + length};
+    struct scan scan = {.begin = text,
+                        .at = skip_blanks(text, text + length),
+                        .end = text + length,
+                        .lone_surrogates = lone_surrogates};
     const char *start = scan.at;
     enum json_text_result result = scan_value(&scan);
 
@@ -317,6 +331,19 @@ enum json_text_result json_text_check(const char *text, size_t length, struct js
     if (result == JSON_TEXT_INVALID)
         *fault = (struct json_text_fault){.offset = (size_t)(scan.at - scan.begin), .reason = scan.reason};
     return result;
+}
+
+enum json_text_result json_text_check(const char *text, size_t length, struct json_text *root,
+                                      struct json_text_fault *fault)
+{
+    return check(text, length, false, root, fault);
+}
+
+enum json_text_result json_text_check_output(const char *text, size_t length, struct json_text *root)
+{
+    struct json_text_fault fault;
+
+    return check(text, length, true, root, &fault);
 }
 
 /* --- walking ------------------------------------------------------------------------------------------- */
@@ -477,22 +504,18 @@ static size_t put_utf8(char *out, int32_t code)
 }
 
 /* One escape, without its backslash; returns how many bytes of the text it took. */
-static size_t decode_escape(const char *at, char *out, size_t *used)
+static size_t decode_escape(const char *at, const char *end, char *out, size_t *used)
 {
+    size_t length;
     int32_t code;
 
     if (*at != 'u') {
         out[(*used)++] = meaning_of(*at);
         return 1;
     }
-    code = hex4(at + 1, at + 5);
-    if (!is_high_surrogate(code)) {
-        *used += put_utf8(out + *used, code);
-        return 5;
-    }
-    code = 0x10000 + ((code - 0xd800) << 10) + (hex4(at + 7, at + 11) - 0xdc00);
-    *used += put_utf8(out + *used, code);
-    return 11;
+    code = read_unicode(at, end, &length);
+    *used += put_utf8(out + *used, is_high_surrogate(code) || is_low_surrogate(code) ? REPLACEMENT : code);
+    return length;
 }
 
 /* An escape is never shorter than what it stands for. */
@@ -512,7 +535,7 @@ static json_t *decode_string(const char *at, size_t length)
         used += (size_t)(behind - at);
         at = behind;
         if (at < end)
-            at += 1 + decode_escape(at + 1, out, &used);
+            at += 1 + decode_escape(at + 1, end, out, &used);
     }
     string = json_stringn_nocheck(out, used);
     free(out);

@@ -44,10 +44,14 @@ enum json_text_type {
 enum json_text_result json_text_check(const char *text, size_t length, struct json_text *root,
                                       struct json_text_fault *fault) __attribute__((warn_unused_result));
 
+/* As json_text_check() for a program's output: what JSON.stringify() writes of half an emoji passes. */
+enum json_text_result json_text_check_output(const char *text, size_t length, struct json_text *root)
+    __attribute__((warn_unused_result));
+
 enum json_text_type json_text_type(struct json_text value);
 bool json_text_is_true(struct json_text value);
 
-/* A string's text, which may hold NUL; NULL for lack of memory. */
+/* A string's text, which may hold NUL; a lone surrogate becomes U+FFFD. NULL for lack of memory. */
 json_t *json_text_string(struct json_text value);
 
 /* The place in an array or object. */

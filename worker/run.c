@@ -1,14 +1,13 @@
 #include "worker/run.h"
 
 #include "common/log.h"
+#include "worker/agent_output.h"
 #include "worker/agent_stream.h"
 #include "worker/collection.h"
 #include "worker/creation.h"
 #include "worker/file_event.h"
-#include "worker/line_buffer.h"
-#include "worker/stderr_text.h"
+#include "worker/input_files.h"
 #include "worker/template_install.h"
-#include "worker/terminal_line.h"
 #include "worker/timer.h"
 
 #include <stdlib.h>
@@ -34,9 +33,10 @@ struct run {
     struct run_host *host;
     char id[RUN_ID_BYTES + 1];
     enum run_state state;
-    struct query_request request;
-    struct project_view view; /* until the configuration is built */
-    struct agent_config config;
+    struct query_request request; /* until the upload is over */
+    struct project_view view;     /* until the configuration is built */
+    struct agent_config config;   /* until the upload is over */
+    struct input_files *inputs;   /* from then on */
     struct e2b_context e2b;
     struct event_stream *stream; /* NULL: the client is gone */
     struct creation *creation;
@@ -46,11 +46,8 @@ struct run {
     struct collection *collection;
     struct e2b_sandbox *sandbox;
     int64_t agent_pid;
-    struct line_buffer lines;
-    struct stderr_text errors;
-    struct agent_report report;
-    struct event *deadline; /* D of http-api.md 6.1; after the terminal line, the process's grace */
-    struct event *stderr_timer;
+    struct agent_output output;
+    struct event *deadline;       /* D of http-api.md 6.1; after the terminal line, the process's grace */
     struct event *deferred;       /* what may not happen inside libcurl, and the freeing */
     enum run_error pending_error; /* ends the run: from the loop, or after the collection */
     char *pending_message;
@@ -90,12 +87,10 @@ static void run_free(struct run *run)
     project_view_release(&run->view);
     agent_config_release(&run->config);
     query_request_release(&run->request);
-    line_buffer_release(&run->lines);
-    stderr_text_release(&run->errors);
+    input_files_free(run->inputs);
+    agent_output_release(&run->output);
     if (run->deadline != NULL)
         event_free(run->deadline);
-    if (run->stderr_timer != NULL)
-        event_free(run->stderr_timer);
     if (run->deferred != NULL)
         event_free(run->deferred);
     free(run->pending_message);
@@ -160,6 +155,18 @@ static void let_go_of_sandbox(struct run *run)
         kill_queue_add(run->host->kills, run->e2b.service, run->sandbox->id, run->id, run->expires_ms);
 }
 
+/* Nobody listens any more. */
+static void forget_client(struct run *run)
+{
+    run->stream = NULL;
+    agent_output_listen(&run->output, NULL);
+}
+
+static bool has_terminal_line(const struct run *run)
+{
+    return run->output.report.ending != AGENT_NOT_ENDED;
+}
+
 /* The server's own terminal event, if there was no terminal line and somebody listens (http-api.md section 8). */
 static void finish_stream(struct run *run, enum run_error error, const char *message)
 {
@@ -167,8 +174,8 @@ static void finish_stream(struct run *run, enum run_error error, const char *mes
 
     if (stream == NULL)
         return;
-    run->stream = NULL;
-    if (error != RUN_ERROR_NONE && run->report.ending == AGENT_NOT_ENDED)
+    forget_client(run);
+    if (error != RUN_ERROR_NONE && !has_terminal_line(run))
         event_stream_put_json(stream, json_pack("{s:s, s:o, s:s, s:s}", "type", "error", "error",
                                                 json_lossy_string(message, strlen(message)), "request_id", run->id,
                                                 "code", run_error_code(error)));
@@ -193,7 +200,7 @@ static void log_end(const struct run *run, enum run_error error)
 
     log_info("run %s ended outcome=%s code=%s sandbox=%s turns=%lld cost=%.4f duration=%.1fs", run->id, outcome,
              error == RUN_ERROR_NONE ? "-" : run_error_code(error), run->sandbox != NULL ? run->sandbox->id : "-",
-             (long long)run->report.num_turns, run->report.cost_usd,
+             (long long)run->output.report.num_turns, run->output.report.cost_usd,
              (double)(monotonic_ms() - run->admitted_ms) / 1000);
 }
 
@@ -208,8 +215,8 @@ static void run_end(struct run *run, enum run_error error, const char *message)
     if (run->state == RUN_ENDED)
         log_panic("run %s ended twice", run->id);
     run->state = RUN_ENDED;
-    if (run->report.ending != AGENT_NOT_ENDED)
-        error = error_of_report(&run->report);
+    if (has_terminal_line(run))
+        error = error_of_report(&run->output.report);
     set_pending(run, error, message);
     let_go_of_sandbox(run);
     finish_stream(run, error, pending_message(run));
@@ -218,13 +225,15 @@ static void run_end(struct run *run, enum run_error error, const char *message)
     TAILQ_REMOVE(&host->runs, run, link);
     host->run_count--;
     event_del(run->deadline);
-    event_del(run->stderr_timer);
+    agent_output_stop(&run->output);
     event_active(run->deferred, 0, 0); /* freed from the loop: a caller may still look at it */
 }
 
 /* Ends the run from the loop: for what is seen inside libcurl. */
-static void fail_later(struct run *run, enum run_error error, const char *message)
+static void on_output_failed(void *context, enum run_error error, const char *message)
 {
+    struct run *run = context;
+
     if (run->failed || run->state == RUN_ENDED)
         return;
     run->failed = true;
@@ -255,7 +264,7 @@ static void on_client_gone(void *context, const char *reason)
 {
     struct run *run = context;
 
-    run->stream = NULL;
+    forget_client(run);
     log_debug("run %s: %s", run->id, reason);
     if (run->state != RUN_ENDED)
         run_end(run, RUN_ERROR_CLIENT_GONE, reason);
@@ -267,29 +276,15 @@ static void on_client_drained(void *context)
 
     if (run->agent != NULL)
         agent_stream_resume(run->agent);
-    if (run->collection != NULL)
-        collection_continue(run->collection);
 }
 
 /* --- collecting --------------------------------------------------------------------------------------- */
 
-/* A file the agent left as it was given is not sent back. */
-static bool is_unchanged_input(const struct run *run, const char *path, const char *bytes, size_t length)
-{
-    json_t *content = json_object_get(run->request.files, path);
-
-    return content != NULL && json_string_length(content) == length &&
-           memcmp(json_string_value(content), bytes, length) == 0;
-}
-
-static void on_file(void *context, const char *path, const char *bytes, size_t length)
+static void on_file(void *context, const char *path, struct spool *spool)
 {
     struct run *run = context;
 
-    if (!is_unchanged_input(run, path, bytes, length))
-        file_event_put(run->stream, path, bytes, length);
-    if (!event_stream_full(run->stream))
-        collection_continue(run->collection);
+    file_event_put(run->stream, path, spool);
 }
 
 static void on_collected(void *context, bool incomplete)
@@ -316,92 +311,39 @@ static void start_collecting(struct run *run, enum run_error error, const char *
     agent_stream_cancel(run->agent);
     run->agent = NULL;
     event_del(run->deadline);
-    event_del(run->stderr_timer);
+    agent_output_stop(&run->output);
     run->state = RUN_COLLECTING;
-    run->collection = collection_start(&run->e2b, run->sandbox, &limits, &handlers);
+    run->collection = collection_start(&run->e2b, run->sandbox, &limits, run->inputs, &handlers);
     if (run->collection == NULL)
         run_end(run, error, pending_message(run));
 }
 
 /* --- output ------------------------------------------------------------------------------------------- */
 
-static void put_stderr(struct run *run, json_t *event)
-{
-    if (event != NULL && run->stream != NULL)
-        event_stream_put_json(run->stream, event);
-    else
-        json_decref(event);
-}
-
-static bool is_blank_line(const char *line, size_t length)
-{
-    for (size_t i = 0; i < length; i++) {
-        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r' && line[i] != '\v' && line[i] != '\f')
-            return false;
-    }
-    return true;
-}
-
-/* One line of stdout: one event. After the terminal line the process has a moment to end. */
-static bool on_line(void *context, const char *line, size_t length)
+/* Inside libcurl. After the terminal line the process has a moment to end, but not beyond D. */
+static void on_terminal_line(void *context)
 {
     struct run *run = context;
+    int64_t left_ms = run->deadline_ms - monotonic_ms();
 
-    if (is_blank_line(line, length))
-        return true;
-    event_stream_put_line(run->stream, line, length);
-    if (agent_report_read(&run->report, line, length))
-        timer_start(run->deadline, EXIT_GRACE_MS);
-    return true;
+    timer_start(run->deadline, left_ms < EXIT_GRACE_MS ? left_ms : EXIT_GRACE_MS);
 }
 
-static void check_lines(struct run *run, enum line_result result)
-{
-    if (result == LINE_TOO_LONG)
-        fail_later(run, RUN_ERROR_LINE_TOO_LONG, "a line of the agent's output is longer than line_limit");
-    else if (result != LINE_OK)
-        fail_later(run, RUN_ERROR_INTERNAL, "out of memory");
-}
-
-/* Inside libcurl. stdout and stderr keep their order of arrival. */
+/* Inside libcurl. */
 static void on_output(void *context, bool is_stderr, const char *bytes, size_t length)
 {
     struct run *run = context;
 
-    if (run->failed || run->stream == NULL)
-        return;
-    if (is_stderr) {
-        if (!stderr_text_append(&run->errors, bytes, length))
-            fail_later(run, RUN_ERROR_INTERNAL, "out of memory");
-        return;
-    }
-    put_stderr(run, stderr_text_take_lines(&run->errors));
-    check_lines(run, line_buffer_feed(&run->lines, bytes, length, on_line, run));
+    agent_output_add(&run->output, is_stderr, bytes, length);
 }
 
 static void on_output_end(void *context)
 {
     struct run *run = context;
 
-    if (run->failed || run->stream == NULL)
-        return;
-    put_stderr(run, stderr_text_take_lines(&run->errors));
-    if (run->errors.length > 0 && !event_pending(run->stderr_timer, EV_TIMEOUT, NULL))
-        timer_start(run->stderr_timer, STDERR_WAIT_MS);
-    event_stream_flush(run->stream);
-    if (event_stream_full(run->stream) && run->agent != NULL)
+    agent_output_flush(&run->output);
+    if (run->stream != NULL && event_stream_full(run->stream) && run->agent != NULL)
         agent_stream_pause(run->agent);
-}
-
-static void on_stderr_timer(evutil_socket_t fd, short what, void *context)
-{
-    struct run *run = context;
-
-    (void)fd;
-    (void)what;
-    put_stderr(run, stderr_text_take_rest(&run->errors));
-    if (run->stream != NULL)
-        event_stream_flush(run->stream);
 }
 
 /* --- the agent ---------------------------------------------------------------------------------------- */
@@ -420,13 +362,11 @@ static void on_agent_exit(void *context, int exit_code, const char *status)
     struct run *run = context;
     char message[128];
 
-    put_stderr(run, stderr_text_take_all(&run->errors));
-    check_lines(run, line_buffer_finish(&run->lines, on_line, run));
-    event_stream_flush(run->stream);
+    agent_output_finish(&run->output);
     if (run->failed)
         return;
     log_debug("run %s: agent ended: %s", run->id, status);
-    if (run->report.ending != AGENT_NOT_ENDED) {
+    if (has_terminal_line(run)) {
         start_collecting(run, RUN_ERROR_NONE, "");
         return;
     }
@@ -507,7 +447,13 @@ static void on_uploaded(void *context, const struct e2b_result *result)
         run_end(run, result->error, result->message);
         return;
     }
+    run->inputs = input_files_new(run->request.files);
+    if (run->inputs == NULL) {
+        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
+        return;
+    }
     agent_config_release(&run->config);
+    query_request_release(&run->request); /* it may be large, and the agent may run for an hour */
     if (run->is_fallback)
         install_sdk(run);
     else
@@ -580,6 +526,11 @@ static void on_deadline(evutil_socket_t fd, short what, void *context)
         run_end(run, RUN_ERROR_RUN_TIMEOUT, message);
         break;
     case RUN_STREAMING:
+        if (has_terminal_line(run) && monotonic_ms() < run->deadline_ms) {
+            agent_output_finish(&run->output);
+            start_collecting(run, RUN_ERROR_NONE, "");
+            break;
+        }
         e2b_kill_process(&run->e2b, run->sandbox, run->agent_pid);
         start_collecting(run, RUN_ERROR_RUN_TIMEOUT, message);
         break;
@@ -612,6 +563,8 @@ static int64_t wanted_timeout_s(const struct run *run)
 static struct run *run_new(struct run_host *host, struct run_order *order)
 {
     struct run *run = calloc(1, sizeof *run);
+    const struct agent_output_handlers output = {
+        .on_terminal = on_terminal_line, .on_failed = on_output_failed, .context = run};
 
     if (run == NULL) {
         run_order_release(order);
@@ -624,12 +577,10 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
     run->e2b = (struct e2b_context){.http = host->http, .base = host->base, .service = order->service};
     run->admitted_ms = monotonic_ms();
     run->timeout_s = wanted_timeout_s(run);
-    line_buffer_init(&run->lines, (size_t)host->settings->line_limit_bytes);
-    agent_report_init(&run->report);
     run->deadline = evtimer_new(host->base, on_deadline, run);
-    run->stderr_timer = evtimer_new(host->base, on_stderr_timer, run);
     run->deferred = event_new(host->base, -1, 0, on_deferred, run);
-    if (run->deadline != NULL && run->stderr_timer != NULL && run->deferred != NULL && new_run_id(run->id))
+    if (agent_output_init(&run->output, host->base, (size_t)host->settings->line_limit_bytes, &output) &&
+        run->deadline != NULL && run->deferred != NULL && new_run_id(run->id))
         return run;
     run_free(run);
     return NULL;
@@ -696,6 +647,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
         run_free(run);
         return;
     }
+    agent_output_listen(&run->output, run->stream);
     TAILQ_INSERT_TAIL(&host->runs, run, link);
     host->run_count++;
     cap_timeout(run);

@@ -121,19 +121,16 @@ void agent_stream_resume(struct agent_stream *stream)
 }
 
 struct collection *collection_start(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,
-                                    const struct collection_limits *limits, const struct collection_handlers *handlers)
+                                    const struct collection_limits *limits, const struct input_files *inputs,
+                                    const struct collection_handlers *handlers)
 {
     (void)e2b;
     (void)sandbox;
     (void)limits;
+    assert_non_null(inputs);
     world.collection = *handlers;
     world.collecting = true;
     return (struct collection *)&handle;
-}
-
-void collection_continue(struct collection *collection)
-{
-    (void)collection;
 }
 
 void collection_cancel(struct collection *collection)
@@ -192,21 +189,10 @@ void event_stream_put_json(struct event_stream *stream, json_t *event)
     json_decref(event);
 }
 
-void event_stream_begin(struct event_stream *stream)
-{
-    (void)stream;
-}
-
-void event_stream_add(struct event_stream *stream, const char *bytes, size_t length)
-{
-    (void)stream;
-    (void)bytes;
-    (void)length;
-}
-
-void event_stream_finish(struct event_stream *stream)
+void event_stream_put_source(struct event_stream *stream, const struct event_source *source)
 {
     event_stream_put_line(stream, "file", 4);
+    source->free(source->state);
 }
 
 void event_stream_flush(struct event_stream *stream)
@@ -406,7 +392,7 @@ static void test_a_run_that_succeeds_ends_with_its_own_line(void **state)
     reach(STREAMING);
     prints("{\"type\":\"assistant\"}\n  \nnot json\n{\"type\":\"result\",\"subtype\":\"success\"}");
     exits(0);
-    world.collection.on_file(world.collection.context, "out.txt", "x", 1);
+    world.collection.on_file(world.collection.context, "out.txt", spool_new(false));
     collected();
     assert_int_equal(world.ends, 1);
     check_end(STREAMING, "{\"type\":\"assistant\"}\nnot json\n{\"type\":\"result\",\"subtype\":\"success\"}\nfile\n");

@@ -1,7 +1,7 @@
 /* What is read from an agent's output: stderr texts (5.4), terminal lines (5.9), UTF-8. */
 #include "tests/unit/unit.h"
+#include "worker/agent_report.h"
 #include "worker/stderr_text.h"
-#include "worker/terminal_line.h"
 #include "worker/utf8.h"
 
 static void expect_event(json_t *event, const char *wanted)
@@ -73,46 +73,102 @@ static const struct {
     enum agent_ending ending;
 } lines[] = {
     {"{\"type\":\"result\",\"subtype\":\"success\"}", AGENT_SUCCEEDED},
-    {"{\"subtype\":\"success\",\"is_error\":false,\"type\":\"result\"}", AGENT_SUCCEEDED},
+    {" {\"subtype\":\"success\",\"is_error\":false,\"type\":\"result\"} \r", AGENT_SUCCEEDED},
     {"{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":true}", AGENT_FAILED},
+    {"{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":\"true\"}", AGENT_SUCCEEDED},
     {"{\"type\":\"result\",\"subtype\":\"error_max_turns\"}", AGENT_FAILED},
     {"{\"type\":\"result\"}", AGENT_FAILED},
     {"{\"type\":\"r\\u0065sult\",\"subtype\":\"success\"}", AGENT_SUCCEEDED},
+    {"{\"t\\u0079pe\":\"result\",\"subtype\":\"success\"}", AGENT_SUCCEEDED},
+    {"{\"type\":\"assistant\",\"type\":\"result\",\"subtype\":\"success\"}", AGENT_SUCCEEDED},
+    {"{\"type\":\"result\",\"type\":\"assistant\"}", AGENT_NOT_ENDED},
+    {"{\"type\":\"result\",\"subtype\":\"success\",\"n\":123456789012345678901234567890}", AGENT_SUCCEEDED},
+    {"{\"type\":\"result\",\"subtype\":\"success\",\"result\":\"cut \\ud83d\"}", AGENT_SUCCEEDED},
+    {"{\"type\":\"result\",\"subtype\":\"success\",\"\\u0000\":\"\\u0000\"}", AGENT_SUCCEEDED},
+    {"{\"type\":\"result\",\"subtype\":\"success\",\"result\":\"\xff\"}", AGENT_NOT_ENDED},
     {"{\"type\":\"error\",\"error\":\"x\"}", AGENT_ERROR},
     {"{\"type\":\"assistant\",\"message\":{\"type\":\"result\"}}", AGENT_NOT_ENDED},
     {"{\"type\":[\"result\"]}", AGENT_NOT_ENDED},
     {"[{\"type\":\"result\"}]", AGENT_NOT_ENDED},
     {"\"result\"", AGENT_NOT_ENDED},
     {"{\"type\":\"result\"", AGENT_NOT_ENDED},
+    {"{\"type\":\"result\"}x", AGENT_NOT_ENDED},
 };
+
+static enum agent_line read_line(struct agent_report *report, const char *line)
+{
+    return agent_report_read(report, line, strlen(line));
+}
 
 static void test_only_a_top_level_type_ends_an_agent(void **state)
 {
     (void)state;
     for (size_t i = 0; i < COUNT(lines); i++) {
         struct agent_report report;
-        bool terminal;
+        enum agent_line kind;
 
         agent_report_init(&report);
-        terminal = agent_report_read(&report, lines[i].line, strlen(lines[i].line));
-        if (report.ending != lines[i].ending || terminal != (lines[i].ending != AGENT_NOT_ENDED))
+        kind = read_line(&report, lines[i].line);
+        if (report.ending != lines[i].ending || (kind == AGENT_LINE_TERMINAL) != (lines[i].ending != AGENT_NOT_ENDED))
             fail_msg("%s: ending %d", lines[i].line, (int)report.ending);
+        agent_report_release(&report);
     }
 }
 
 static void test_the_last_result_is_the_record(void **state)
 {
-    static const char first[] = "{\"type\":\"result\",\"total_cost_usd\":1,\"num_turns\":2}";
-    static const char last[] = "{\"type\":\"result\",\"subtype\":\"success\",\"cost_usd\":0,\"num_turns\":\"x\"}";
     struct agent_report report;
 
     (void)state;
     agent_report_init(&report);
-    assert_true(agent_report_read(&report, first, strlen(first)));
-    assert_true(agent_report_read(&report, last, strlen(last)));
+    read_line(&report, "{\"type\":\"error\",\"error\":\"first\"}");
+    assert_string_equal(report.error, "first");
+    read_line(&report, "{\"type\":\"result\",\"subtype\":\"error_max_turns\",\"total_cost_usd\":1.5,\"num_turns\":2}");
+    assert_int_equal(report.ending, AGENT_FAILED);
+    assert_null(report.error);
+    assert_string_equal(report.subtype, "error_max_turns");
+    read_line(&report, "{\"type\":\"result\",\"subtype\":\"success\",\"cost_usd\":0,\"num_turns\":\"x\"}");
     assert_int_equal(report.ending, AGENT_SUCCEEDED);
     assert_true(report.has_cost && report.cost_usd == 0);
     assert_int_equal(report.num_turns, 2);
+    assert_string_equal(report.subtype, "success");
+    agent_report_release(&report);
+}
+
+static void test_the_first_line_tells_model_and_session(void **state)
+{
+    struct agent_report report;
+
+    (void)state;
+    agent_report_init(&report);
+    assert_int_equal(read_line(&report, "{\"type\":\"system\",\"subtype\":\"status\",\"model\":\"no\",\"x\":\"init\"}"),
+                     AGENT_LINE_PLAIN);
+    assert_int_equal(
+        read_line(&report, "{\"session_id\":\"s-1\",\"model\":\"m\\u00e9\",\"subtype\":\"init\",\"type\":\"system\"}"),
+        AGENT_LINE_INIT);
+    assert_string_equal(report.model, "m\xc3\xa9");
+    assert_string_equal(report.session_id, "s-1");
+    read_line(&report, "{\"type\":\"system\",\"subtype\":\"init\",\"model\":7}");
+    assert_string_equal(report.model, "m\xc3\xa9");
+    assert_int_equal(report.ending, AGENT_NOT_ENDED);
+    agent_report_release(&report);
+}
+
+static void test_texts_are_cut_between_characters(void **state)
+{
+    char line[3 * AGENT_ERROR_MAX_BYTES];
+    struct agent_report report;
+    size_t used = (size_t)snprintf(line, sizeof line, "{\"type\":\"error\",\"error\":\"x");
+
+    (void)state;
+    for (size_t i = 0; i < AGENT_ERROR_MAX_BYTES; i++)
+        used += (size_t)snprintf(line + used, sizeof line - used, "\xc3\xa9");
+    snprintf(line + used, sizeof line - used, "\"}");
+    agent_report_init(&report);
+    read_line(&report, line);
+    assert_int_equal(strlen(report.error), AGENT_ERROR_MAX_BYTES - 1);
+    assert_true(utf8_is_valid(report.error, strlen(report.error)));
+    agent_report_release(&report);
 }
 
 static void test_utf8_is_judged_by_the_standard(void **state)
@@ -139,6 +195,8 @@ int main(void)
         cmocka_unit_test(test_a_long_rest_does_not_wait),
         cmocka_unit_test(test_only_a_top_level_type_ends_an_agent),
         cmocka_unit_test(test_the_last_result_is_the_record),
+        cmocka_unit_test(test_the_first_line_tells_model_and_session),
+        cmocka_unit_test(test_texts_are_cut_between_characters),
         cmocka_unit_test(test_utf8_is_judged_by_the_standard),
     };
 

@@ -1,0 +1,125 @@
+#include "worker/agent_output.h"
+
+#include "worker/timer.h"
+
+static void on_stderr_timer(evutil_socket_t fd, short what, void *context);
+
+bool agent_output_init(struct agent_output *output, struct event_base *base, size_t line_limit_bytes,
+                       const struct agent_output_handlers *handlers)
+{
+    output->handlers = *handlers;
+    line_buffer_init(&output->lines, line_limit_bytes);
+    agent_report_init(&output->report);
+    output->stderr_timer = evtimer_new(base, on_stderr_timer, output);
+    return output->stderr_timer != NULL;
+}
+
+void agent_output_release(struct agent_output *output)
+{
+    line_buffer_release(&output->lines);
+    stderr_text_release(&output->errors);
+    agent_report_release(&output->report);
+    if (output->stderr_timer != NULL)
+        event_free(output->stderr_timer);
+}
+
+void agent_output_listen(struct agent_output *output, struct event_stream *stream)
+{
+    output->stream = stream;
+}
+
+static void fail(struct agent_output *output, enum run_error error, const char *message)
+{
+    if (output->failed)
+        return;
+    output->failed = true;
+    output->handlers.on_failed(output->handlers.context, error, message);
+}
+
+static void put_stderr(struct agent_output *output, json_t *event)
+{
+    if (event != NULL && output->stream != NULL)
+        event_stream_put_json(output->stream, event);
+    else
+        json_decref(event);
+}
+
+static bool is_blank_line(const char *line, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r' && line[i] != '\v' && line[i] != '\f')
+            return false;
+    }
+    return true;
+}
+
+/* One line of stdout: one event. */
+static bool on_line(void *context, const char *line, size_t length)
+{
+    struct agent_output *output = context;
+    bool ended = output->report.ending != AGENT_NOT_ENDED;
+
+    if (is_blank_line(line, length))
+        return true;
+    event_stream_put_line(output->stream, line, length);
+    if (agent_report_read(&output->report, line, length) == AGENT_LINE_TERMINAL && !ended)
+        output->handlers.on_terminal(output->handlers.context);
+    return true;
+}
+
+static void check_lines(struct agent_output *output, enum line_result result)
+{
+    if (result == LINE_TOO_LONG)
+        fail(output, RUN_ERROR_LINE_TOO_LONG, "a line of the agent's output is longer than line_limit");
+    else if (result != LINE_OK)
+        fail(output, RUN_ERROR_INTERNAL, "out of memory");
+}
+
+void agent_output_add(struct agent_output *output, bool is_stderr, const char *bytes, size_t length)
+{
+    if (output->failed || output->stream == NULL)
+        return;
+    if (is_stderr) {
+        if (!stderr_text_append(&output->errors, bytes, length))
+            fail(output, RUN_ERROR_INTERNAL, "out of memory");
+        return;
+    }
+    put_stderr(output, stderr_text_take_lines(&output->errors));
+    check_lines(output, line_buffer_feed(&output->lines, bytes, length, on_line, output));
+}
+
+void agent_output_flush(struct agent_output *output)
+{
+    if (output->failed || output->stream == NULL)
+        return;
+    put_stderr(output, stderr_text_take_lines(&output->errors));
+    if (output->errors.length > 0 && !event_pending(output->stderr_timer, EV_TIMEOUT, NULL))
+        timer_start(output->stderr_timer, STDERR_WAIT_MS);
+    event_stream_flush(output->stream);
+}
+
+void agent_output_finish(struct agent_output *output)
+{
+    if (output->failed || output->stream == NULL)
+        return;
+    put_stderr(output, stderr_text_take_all(&output->errors));
+    check_lines(output, line_buffer_finish(&output->lines, on_line, output));
+    event_stream_flush(output->stream);
+    agent_output_stop(output);
+}
+
+void agent_output_stop(struct agent_output *output)
+{
+    event_del(output->stderr_timer);
+}
+
+static void on_stderr_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct agent_output *output = context;
+
+    (void)fd;
+    (void)what;
+    put_stderr(output, stderr_text_take_rest(&output->errors));
+    if (output->stream != NULL)
+        event_stream_flush(output->stream);
+}

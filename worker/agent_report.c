@@ -1,0 +1,184 @@
+#include "worker/agent_report.h"
+
+#include "worker/coerce.h"
+#include "worker/utf8.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The top-level members that mean something. start NULL: not there. */
+enum member {
+    MEMBER_TYPE,
+    MEMBER_SUBTYPE,
+    MEMBER_IS_ERROR,
+    MEMBER_TOTAL_COST_USD,
+    MEMBER_COST_USD,
+    MEMBER_NUM_TURNS,
+    MEMBER_SESSION_ID,
+    MEMBER_MODEL,
+    MEMBER_ERROR,
+    MEMBER_COUNT
+};
+
+static const char *const member_names[MEMBER_COUNT] = {
+    [MEMBER_TYPE] = "type",
+    [MEMBER_SUBTYPE] = "subtype",
+    [MEMBER_IS_ERROR] = "is_error",
+    [MEMBER_TOTAL_COST_USD] = "total_cost_usd",
+    [MEMBER_COST_USD] = "cost_usd",
+    [MEMBER_NUM_TURNS] = "num_turns",
+    [MEMBER_SESSION_ID] = "session_id",
+    [MEMBER_MODEL] = "model",
+    [MEMBER_ERROR] = "error",
+};
+
+void agent_report_init(struct agent_report *report)
+{
+    *report = (struct agent_report){.num_turns = -1};
+}
+
+void agent_report_release(struct agent_report *report)
+{
+    free(report->error);
+    report->error = NULL;
+}
+
+/* --- the line -------------------------------------------------------------------------------------------- */
+
+static bool contains(const char *line, size_t length, const char *text)
+{
+    return memmem(line, length, text, strlen(text)) != NULL;
+}
+
+/*
+ * A scan of each line would cost more than its relay: only a line that may be of a wanted type is scanned. An escape
+ * may spell the word in another way.
+ */
+static bool worth_scanning(const char *line, size_t length)
+{
+    return contains(line, length, "\"result\"") || contains(line, length, "\"error\"") ||
+           contains(line, length, "\"init\"") || contains(line, length, "\\u00");
+}
+
+static bool is_text(struct json_text value, const char *text)
+{
+    json_t *string;
+    bool same;
+
+    if (value.start == NULL || json_text_type(value) != JSON_TEXT_STRING)
+        return false;
+    if (memchr(value.start, '\\', value.length) == NULL)
+        return value.length == strlen(text) + 2 && memcmp(value.start + 1, text, value.length - 2) == 0;
+    string = json_text_string(value);
+    same = string != NULL && json_string_length(string) == strlen(text) &&
+           memcmp(json_string_value(string), text, strlen(text)) == 0;
+    json_decref(string);
+    return same;
+}
+
+/* Of a repeated key the last wins. False: the line is no JSON object. */
+static bool find_members(const char *line, size_t length, struct json_text members[static MEMBER_COUNT])
+{
+    struct json_text root, key, value;
+    struct json_text_cursor cursor;
+
+    if (!utf8_is_valid(line, length) || json_text_check_output(line, length, &root) != JSON_TEXT_OK ||
+        json_text_type(root) != JSON_TEXT_OBJECT)
+        return false;
+    cursor = json_text_enter(root);
+    while (json_text_next_member(&cursor, &key, &value)) {
+        for (size_t i = 0; i < MEMBER_COUNT; i++) {
+            if (is_text(key, member_names[i]))
+                members[i] = value;
+        }
+    }
+    return true;
+}
+
+/* --- its members ----------------------------------------------------------------------------------------- */
+
+/* The first `max` bytes of a string, in whole characters; NULL: it is none. */
+static json_t *string_of(struct json_text value, size_t max, size_t *length)
+{
+    json_t *string = value.start != NULL && json_text_type(value) == JSON_TEXT_STRING ? json_text_string(value) : NULL;
+    const char *text = json_string_value(string);
+
+    *length = text != NULL ? strnlen(text, json_string_length(string)) : 0;
+    if (*length > max) {
+        *length = max;
+        while ((text[*length] & 0xc0) == 0x80)
+            --*length;
+    }
+    return string;
+}
+
+static void take_name(struct json_text value, char out[static AGENT_NAME_MAX_BYTES + 1])
+{
+    size_t length;
+    json_t *string = string_of(value, AGENT_NAME_MAX_BYTES, &length);
+
+    if (string == NULL)
+        return;
+    memcpy(out, json_string_value(string), length);
+    out[length] = '\0';
+    json_decref(string);
+}
+
+static bool take_number(struct json_text value, double *number)
+{
+    return value.start != NULL && json_text_type(value) == JSON_TEXT_NUMBER && coerce_number(value, number) == COERCED;
+}
+
+static void read_result(struct agent_report *report, const struct json_text *members)
+{
+    struct json_text turns = members[MEMBER_NUM_TURNS], is_error = members[MEMBER_IS_ERROR];
+    double cost;
+    int64_t count;
+
+    if (take_number(members[MEMBER_TOTAL_COST_USD], &cost) || take_number(members[MEMBER_COST_USD], &cost)) {
+        report->has_cost = true;
+        report->cost_usd = cost;
+    }
+    if (turns.start != NULL && json_text_type(turns) == JSON_TEXT_NUMBER && coerce_integer(turns, &count) == COERCED)
+        report->num_turns = count;
+    take_name(members[MEMBER_SESSION_ID], report->session_id);
+    report->subtype[0] = '\0';
+    take_name(members[MEMBER_SUBTYPE], report->subtype);
+    agent_report_release(report);
+    report->ending = AGENT_FAILED;
+    if (strcmp(report->subtype, "success") == 0 && (is_error.start == NULL || !json_text_is_true(is_error)))
+        report->ending = AGENT_SUCCEEDED;
+}
+
+static void read_error(struct agent_report *report, const struct json_text *members)
+{
+    size_t length;
+    json_t *string = string_of(members[MEMBER_ERROR], AGENT_ERROR_MAX_BYTES, &length);
+
+    agent_report_release(report);
+    if (string != NULL)
+        report->error = strndup(json_string_value(string), length);
+    json_decref(string);
+    report->ending = AGENT_ERROR;
+}
+
+enum agent_line agent_report_read(struct agent_report *report, const char *line, size_t length)
+{
+    struct json_text members[MEMBER_COUNT] = {0};
+
+    if (!worth_scanning(line, length) || !find_members(line, length, members))
+        return AGENT_LINE_PLAIN;
+    if (is_text(members[MEMBER_TYPE], "result")) {
+        read_result(report, members);
+        return AGENT_LINE_TERMINAL;
+    }
+    if (is_text(members[MEMBER_TYPE], "error")) {
+        read_error(report, members);
+        return AGENT_LINE_TERMINAL;
+    }
+    if (!is_text(members[MEMBER_TYPE], "system") || !is_text(members[MEMBER_SUBTYPE], "init"))
+        return AGENT_LINE_PLAIN;
+    take_name(members[MEMBER_MODEL], report->model);
+    take_name(members[MEMBER_SESSION_ID], report->session_id);
+    return AGENT_LINE_INIT;
+}
