@@ -75,6 +75,8 @@ static void tell_gone(struct event_stream *stream, const char *reason)
     event_stream_abort(stream);
     if (!told)
         stream->handlers.on_gone(stream->handlers.context, reason);
+    else
+        log_info("connection closed, the end of a run's stream was not taken: %s", reason);
 }
 
 /* --- connection --------------------------------------------------------------------------------------- */

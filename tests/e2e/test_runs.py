@@ -1,7 +1,6 @@
 """A run from the request to the deletion of its sandbox."""
 
 import asyncio
-import base64
 import json
 import re
 
@@ -148,35 +147,6 @@ async def test_runs_are_refused_at_the_limit(double, start_server, client):
     for answer in await asyncio.gather(*held):
         answer.check_complete(3)
     (await query(client, server, script())).check_complete(3)
-
-
-async def test_files_the_agent_made_come_back(double, server, client):
-    made = {"out/report.csv": "a,b\n1,2\n", "bin.dat": 70000, "ünï code.txt": "é"}
-    answer = await query(client, server, script(files=made))
-    files = {event["relative_path"]: event for event in answer.of_type("file")}
-    assert list(files) == sorted(made)
-    assert base64.b64decode(files["out/report.csv"]["data"]) == made["out/report.csv"].encode()
-    assert base64.b64decode(files["bin.dat"]["data"]) == bytes(70000)
-    assert files["bin.dat"] | {"data": ""} == {
-        "type": "file", "name": "bin.dat", "relative_path": "bin.dat", "path": "/home/user/bin.dat", "size": 70000,
-        "data": "",
-    }  # fmt: skip
-    assert [event["type"] for event in answer.events][-4:] == ["result", "file", "file", "file"]
-
-
-async def test_at_most_ten_files_come_back_and_the_rest_is_named(double, server, client):
-    answer = await query(client, server, script(files={f"{n:02}.txt": "x" for n in range(12)}))
-    assert [event["name"] for event in answer.of_type("file")] == [f"{n:02}.txt" for n in range(10)]
-    assert [event["code"] for event in answer.of_type("warning")] == ["files_incomplete"]
-
-
-@pytest.mark.parametrize("action", ["status", "reset"])
-async def test_a_file_that_cannot_be_read_is_left_out(double, server, client, action):
-    double.inject("read", action, path="a.txt", status=404, times=None)
-    answer = await query(client, server, script(files={"a.txt": "1", "b.txt": "2"}))
-    assert [event["name"] for event in answer.of_type("file")] == ["b.txt"]
-    assert [event["code"] for event in answer.of_type("warning")] == ["files_incomplete"]
-    assert answer.error_code is None
 
 
 async def test_idle_connections_to_the_service_may_die_between_runs(double, server):

@@ -138,6 +138,14 @@ async def body(double, request, rule, stage, sandbox_id):
     return web.Response(status=rule.status, text=rule.body or "", headers={"Content-Type": rule.content_type})
 
 
+async def short(double, request, rule, stage, sandbox_id):
+    """A good answer whose body ends before its announced length."""
+    request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"half of it, then ")
+    await asyncio.sleep(0)
+    request.transport.close()
+    raise Dropped
+
+
 async def garbage(double, request, rule, stage, sandbox_id):
     """Bytes that are no HTTP."""
     request.transport.write(b"\x00\xff\x13garbage that is no HTTP answer\r\n\r\n")
@@ -179,6 +187,7 @@ BEFORE_ANSWER = {
     "status": status,
     "text": text,
     "body": body,
+    "short": short,
     "garbage": garbage,
     "oversized": oversized,
     "silence": silence,

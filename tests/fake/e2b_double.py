@@ -24,7 +24,6 @@ import signal
 import socket
 import sys
 import time
-from urllib.parse import unquote
 
 import connect_wire
 import double_checks as checks
@@ -357,7 +356,7 @@ class E2BDouble:
 
     async def _read(self, request, body, sandbox, entry) -> web.Response:
         """GET /files: what the agent left, or what was uploaded."""
-        path = unquote(request.query.get("path", ""))
+        path = request.query.get("path", "")
         script = script_of(sandbox)
         relative = path.removeprefix("/home/user/")
         if script and relative in script.files:
