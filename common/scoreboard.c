@@ -1,40 +1,77 @@
 #include "common/scoreboard.h"
 
 #include "common/log.h"
+#include "common/run_table.h"
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-struct scoreboard *scoreboard_new(unsigned max_runs)
+/* Changes with each change of what is shared: a mapping of another layout is never read. */
+#define LAYOUT (UINT64_C(0x53414e4453000000) + sizeof(struct scoreboard) + RUN_TABLE_LAYOUT)
+
+static void *map(int fd, size_t bytes, bool writable)
 {
-    struct scoreboard *scoreboard;
-    int fd = memfd_create("sandstorm-scoreboard", MFD_CLOEXEC);
+    void *mapping = mmap(NULL, bytes, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+    return mapping != MAP_FAILED ? mapping : NULL;
+}
+
+struct scoreboard *scoreboard_new(const struct scoreboard_sizes *sizes, int *fd)
+{
+    struct scoreboard *scoreboard = NULL;
+    size_t bytes = sizeof *scoreboard + run_table_bytes(sizes);
+    int made = memfd_create(SCOREBOARD_FILE_NAME, MFD_CLOEXEC);
     int saved_errno;
 
-    if (fd < 0)
+    if (made < 0)
         return NULL;
-    if (ftruncate(fd, sizeof *scoreboard) < 0)
-        goto failed;
-    scoreboard = mmap(NULL, sizeof *scoreboard, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (scoreboard == MAP_FAILED)
-        goto failed;
-    close(fd); /* the mapping keeps the memory */
-    scoreboard->max_runs = max_runs;
+    if (ftruncate(made, (off_t)bytes) == 0)
+        scoreboard = map(made, bytes, true);
+    if (scoreboard == NULL || fd == NULL) {
+        saved_errno = errno;
+        close(made); /* a mapping keeps the memory */
+        errno = saved_errno;
+    }
+    if (scoreboard == NULL)
+        return NULL;
+    if (fd != NULL)
+        *fd = made;
+    scoreboard->layout = LAYOUT;
+    scoreboard->bytes = bytes;
+    scoreboard->sizes = *sizes;
+    scoreboard->run_slots = run_table_slots(sizes);
+    scoreboard->started_us = realtime_us();
     return scoreboard;
+}
 
-failed:
-    saved_errno = errno;
-    close(fd);
-    errno = saved_errno;
+struct scoreboard *scoreboard_map(int fd, bool writable)
+{
+    struct scoreboard *scoreboard;
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return NULL;
+    if ((size_t)status.st_size < sizeof *scoreboard) {
+        errno = EPROTO;
+        return NULL;
+    }
+    scoreboard = map(fd, (size_t)status.st_size, writable);
+    if (scoreboard == NULL)
+        return NULL;
+    if (scoreboard->layout == LAYOUT && scoreboard->bytes == (uint64_t)status.st_size)
+        return scoreboard;
+    munmap(scoreboard, (size_t)status.st_size);
+    errno = EPROTO;
     return NULL;
 }
 
 void scoreboard_free(struct scoreboard *scoreboard)
 {
     if (scoreboard != NULL)
-        munmap(scoreboard, sizeof *scoreboard);
+        munmap(scoreboard, scoreboard->bytes);
 }
 
 int scoreboard_take_slot(struct scoreboard *scoreboard, unsigned generation)
@@ -50,6 +87,8 @@ int scoreboard_take_slot(struct scoreboard *scoreboard, unsigned generation)
         atomic_store(&slot->failed_kills, 0);
         atomic_store(&slot->ended_runs, 0);
         atomic_store(&slot->heartbeat_ms, monotonic_ms());
+        atomic_store(&slot->serial,
+                     (atomic_fetch_add(&scoreboard->serials, 1) + 1) * SCOREBOARD_SLOTS_MAX + (unsigned)i);
         if (atomic_load(&scoreboard->slots_end) <= (unsigned)i)
             atomic_store(&scoreboard->slots_end, (unsigned)i + 1);
         atomic_store(&slot->state, WORKER_STARTING);
@@ -65,6 +104,7 @@ unsigned scoreboard_release_slot(struct scoreboard *scoreboard, int slot)
 
     atomic_fetch_sub(&scoreboard->live_runs, held);
     atomic_store(&released->failed_kills, 0);
+    atomic_store(&released->serial, 0);
     atomic_store(&released->pid, 0);
     atomic_store(&released->state, WORKER_FREE);
     return held;
@@ -75,7 +115,7 @@ bool scoreboard_admit_run(struct scoreboard *scoreboard, int slot)
     unsigned live = atomic_load(&scoreboard->live_runs);
 
     do {
-        if (live >= scoreboard->max_runs)
+        if (live >= scoreboard->sizes.max_runs)
             return false;
     } while (!atomic_compare_exchange_weak(&scoreboard->live_runs, &live, live + 1));
     atomic_fetch_add(&scoreboard->slots[slot].live_runs, 1);
@@ -98,10 +138,23 @@ unsigned scoreboard_failed_kills(const struct scoreboard *scoreboard)
     return sum;
 }
 
+bool scoreboard_is_alive(const struct scoreboard *scoreboard, uint64_t serial)
+{
+    return serial != 0 && atomic_load(&scoreboard->slots[SCOREBOARD_SERIAL_SLOT(serial)].serial) == serial;
+}
+
 int64_t monotonic_ms(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t realtime_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }

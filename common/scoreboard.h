@@ -1,10 +1,10 @@
 /*
- * scoreboard: what the processes of one instance know of each other.
+ * scoreboard: what the processes of one instance know of each other: its workers (here), its runs (run_table.h).
  *
- * One shared mapping in a memfd, made by the master before the first fork (a memfd, so that it can survive a re-exec).
- * Fixed-size arrays, C11 atomics, no locks, no pointers. Each field of a slot has one writer, its worker, except after
- * the worker's death, when the master gives back what it held. The master trusts nothing in here but the heartbeat and
- * the counts it gives back; its own table is private.
+ * One shared mapping in a memfd, made by the master before the first fork; whoever has the descriptor can map it again,
+ * after a re-exec or to look at it from outside. Fixed-size arrays, C11 atomics, no locks, no pointers. Each field of a
+ * slot has one writer, its worker, except after the worker's death, when the master gives back what it held. The master
+ * trusts nothing in here but the heartbeat and the counts it gives back; its own table is private.
  */
 #ifndef COMMON_SCOREBOARD_H
 #define COMMON_SCOREBOARD_H
@@ -29,6 +29,8 @@ enum worker_state {
 struct worker_slot {
     alignas(128) atomic_int pid;
     atomic_int state; /* enum worker_state */
+    /* Names this worker among all the instance ever had, and holds its slot (SCOREBOARD_SERIAL_SLOT). 0: it is dead. */
+    atomic_uint_least64_t serial;
     atomic_uint generation;
     atomic_uint live_runs;    /* admitted and not ended */
     atomic_uint connections;  /* accepted and still open: what the accept gate goes by */
@@ -37,15 +39,41 @@ struct worker_slot {
     atomic_int_least64_t heartbeat_ms; /* CLOCK_MONOTONIC, written by the worker's loop */
 };
 
-struct scoreboard {
-    atomic_uint live_runs; /* of all workers: the admission counter */
-    atomic_uint slots_end; /* no slot from this one on was ever taken: readers stop here */
+/* How /proc/PID/fd shows the descriptor, behind "/memfd:". */
+#define SCOREBOARD_FILE_NAME           "sandstorm-scoreboard"
+#define SCOREBOARD_SERIAL_SLOT(serial) ((unsigned)((serial) % SCOREBOARD_SLOTS_MAX))
+#define SCOREBOARD_INSTANCE_MAX_BYTES  64
+
+/* What the mapping is sized from. */
+struct scoreboard_sizes {
     unsigned max_runs;
-    struct worker_slot slots[SCOREBOARD_SLOTS_MAX];
+    unsigned run_history; /* ended runs that are remembered */
 };
 
-/* NULL with errno when the memory cannot be had. Mapped shared and inherited over fork. */
-struct scoreboard *scoreboard_new(unsigned max_runs) __attribute__((warn_unused_result));
+/* Behind it: the slots and the records of the runs, which run_table.c knows. */
+struct scoreboard {
+    uint64_t layout; /* of this version of the program */
+    uint64_t bytes;  /* of the mapping */
+    struct scoreboard_sizes sizes;
+    unsigned run_slots;
+    int64_t started_us; /* of the instance: CLOCK_REALTIME */
+    char instance[SCOREBOARD_INSTANCE_MAX_BYTES + 1];
+    atomic_uint live_runs; /* of all workers: the admission counter */
+    atomic_uint slots_end; /* no slot from this one on was ever taken: readers stop here */
+    atomic_uint_least64_t serials;
+    struct worker_slot slots[SCOREBOARD_SLOTS_MAX];
+    alignas(128) atomic_uint ended_runs;  /* remembered */
+    atomic_uint_least64_t run_admissions; /* these two number what happened, from 1 on */
+    atomic_uint_least64_t run_ends;
+};
+
+/*
+ * NULL with errno when the memory cannot be had. Mapped shared and inherited over fork. *fd, if wanted, is the
+ * caller's, close-on-exec; else nothing can map it again.
+ */
+struct scoreboard *scoreboard_new(const struct scoreboard_sizes *sizes, int *fd) __attribute__((warn_unused_result));
+/* Maps what another process made. NULL with errno: EPROTO when it is of another version of the program. */
+struct scoreboard *scoreboard_map(int fd, bool writable) __attribute__((warn_unused_result));
 void scoreboard_free(struct scoreboard *scoreboard);
 
 /* Takes a free slot for a worker about to be forked; -1 when all are taken. Master only. */
@@ -60,7 +88,12 @@ void scoreboard_end_run(struct scoreboard *scoreboard, int slot);
 /* failed_kills of all workers. */
 unsigned scoreboard_failed_kills(const struct scoreboard *scoreboard);
 
+/* Does the worker of this serial live? False for 0. */
+bool scoreboard_is_alive(const struct scoreboard *scoreboard, uint64_t serial);
+
 /* CLOCK_MONOTONIC in milliseconds: the clock of every heartbeat and deadline. */
 int64_t monotonic_ms(void);
+/* CLOCK_REALTIME in microseconds since 1970: what people are shown. */
+int64_t realtime_us(void);
 
 #endif

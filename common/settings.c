@@ -19,6 +19,7 @@
 #define KIB                 1024LL
 #define MIB                 (1024LL * KIB)
 #define GIB                 (1024LL * MIB)
+#define STATE_DIR_NAME      ".sandstorm"
 
 enum setting_type {
     TYPE_INTEGER,
@@ -45,6 +46,8 @@ struct choice {
 
 static const struct choice runtime_choices[] = {
     {"auto", RUNTIME_AUTO}, {"e2b", RUNTIME_E2B}, {"local", RUNTIME_LOCAL}, {NULL, 0}};
+
+static const struct choice switch_choices[] = {{"on", true}, {"off", false}, {NULL, 0}};
 
 static const struct choice log_level_choices[] = {{"error", LOG_LEVEL_ERROR},
                                                   {"warn", LOG_LEVEL_WARN},
@@ -86,14 +89,20 @@ static const struct setting table[] = {
      "longest drain on stop or reload; default = timeout"},
     {"worker_timeout", TYPE_DURATION, HOT, AT(worker_timeout_ms), "30", 1000, HOUR_MS, NULL, NULL,
      "a worker whose loop is silent this long is replaced"},
-    {"max_runs", TYPE_INTEGER, FIXED, AT(max_runs), "1024", 1, 1000000, NULL, NULL,
+    {"max_runs", TYPE_INTEGER, FIXED, AT(max_runs), "1024", 1, 100000, NULL, NULL,
      "live runs of all workers together; more get 503"},
     {"runtime", TYPE_CHOICE, FIXED, AT(runtime), "auto", 0, 0, runtime_choices, NULL,
      "where sandboxes live: auto (e2b with a key, else local), e2b, local"},
     {"instance", TYPE_NAME, FIXED, AT(instance), "", 0, 0, NULL, NULL,
-     "name in the metadata of our sandboxes; default random"},
+     "name in the metadata of our sandboxes; default random, kept in state_dir"},
     {"project_dir", TYPE_STRING, FIXED, AT(project_dir), NULL, 0, 0, NULL, NULL,
      "directory of sandstorm.json and .env; default the working directory"},
+    {"state_dir", TYPE_STRING, FIXED, AT(state_dir), NULL, 0, 0, NULL, NULL,
+     "history of runs, instance name, lock; default .sandstorm in project_dir"},
+    {"run_history", TYPE_INTEGER, FIXED, AT(run_history), "1000", 1, 100000, NULL, NULL,
+     "ended runs that are remembered"},
+    {"store_prompts", TYPE_CHOICE, HOT, AT(store_prompts), "on", 0, 0, switch_choices, NULL,
+     "keep prompts in the records of runs: on, off"},
     {"log_level", TYPE_CHOICE, HOT, AT(log_level), "info", 0, 0, log_level_choices, NULL, "error, warn, info, debug"},
 
     {"template", TYPE_STRING, HOT, AT(template_name), "sandstorm", 0, 0, NULL, NULL, "template of the sandboxes"},
@@ -624,6 +633,28 @@ static void resolve_project_dir(struct settings_load *load)
     *field = real;
 }
 
+/* Likewise; it need not exist yet. */
+static void resolve_state_dir(struct settings_load *load)
+{
+    char **field = &load->values.state_dir;
+    const char *given = *field != NULL && **field != '\0' ? *field : NULL;
+    char *directory = NULL, *path = NULL;
+
+    if (given != NULL && *given == '/')
+        return;
+    directory = given != NULL ? getcwd(NULL, 0) : NULL;
+    if (given != NULL && directory == NULL) {
+        add_error(load, "setting state_dir: %s: %s", given, strerror(errno));
+        return;
+    }
+    if (asprintf(&path, "%s/%s", directory != NULL ? directory : load->values.project_dir,
+                 given != NULL ? given : STATE_DIR_NAME) < 0)
+        log_panic("settings: no memory for state_dir");
+    free(directory);
+    free(*field);
+    *field = path;
+}
+
 /* False for lack of memory. */
 static bool read_dotenv(struct settings_load *load, const struct settings_load *in_use)
 {
@@ -698,6 +729,7 @@ static void complete_defaults(struct settings_load *load)
     }
     if (v->project_dir == NULL)
         v->project_dir = strdup("");
+    resolve_state_dir(load);
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         if (is_text(&table[i]) && *string_at(v, &table[i]) == NULL)
             log_panic("settings: no memory for the default of %s", table[i].key);

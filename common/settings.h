@@ -41,6 +41,9 @@ struct settings {
     int64_t log_level; /* enum log_level */
     char *instance;
     char *project_dir; /* absolute */
+    char *state_dir;   /* absolute */
+    int64_t run_history;
+    int64_t store_prompts; /* bool */
 
     /* a run */
     int64_t timeout_ms;

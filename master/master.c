@@ -445,7 +445,9 @@ static bool prepare(struct master *master)
         !preflight_check_project(settings, master->store) || !preflight_raise_descriptors(settings->max_runs) ||
         !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) || !name_instance(master))
         return false;
-    master->scoreboard = scoreboard_new((unsigned)settings->max_runs);
+    master->scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = (unsigned)settings->max_runs,
+                                                                   .run_history = (unsigned)settings->run_history},
+                                        &master->scoreboard_fd);
     if (master->scoreboard == NULL || (master->workers = workers_new(master->scoreboard, &callbacks, master)) == NULL) {
         log_error("cannot make the scoreboard: %s", strerror(errno));
         return false;
@@ -466,6 +468,8 @@ static void release(struct master *master)
     runtime_free(master->runtime);
     workers_free(master->workers);
     scoreboard_free(master->scoreboard);
+    if (master->scoreboard_fd >= 0)
+        close(master->scoreboard_fd);
     listeners_close(&master->listeners);
     free(master->instance);
     if (master->signal_fd >= 0)
@@ -480,6 +484,7 @@ int master_run(int argc, char *const argv[], struct settings_load *load)
                             .argv = argv,
                             .load = load,
                             .signal_fd = -1,
+                            .scoreboard_fd = -1,
                             .loop_ms = monotonic_ms()};
 
     log_set_level((enum log_level)start_settings(&master)->log_level);

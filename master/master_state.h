@@ -32,6 +32,7 @@ struct master {
     int signal_fd;
     struct listeners listeners;
     struct scoreboard *scoreboard;
+    int scoreboard_fd; /* for whoever wants to map it again */
     struct workers *workers;
     struct runtime *runtime;    /* NULL: none */
     struct generation *current; /* NULL before MASTER_STARTING */

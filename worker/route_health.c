@@ -143,7 +143,7 @@ void route_ready(struct exchange *exchange)
 
     if (context->stopping)
         status = "draining";
-    else if (atomic_load(&scoreboard->live_runs) >= scoreboard->max_runs)
+    else if (atomic_load(&scoreboard->live_runs) >= scoreboard->sizes.max_runs)
         status = "full";
     server_reply_json(exchange, strcmp(status, "ready") == 0 ? 200 : 503, json_pack("{s:s}", "status", status));
 }

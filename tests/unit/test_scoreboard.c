@@ -2,12 +2,18 @@
 #include "common/scoreboard.h"
 #include "tests/unit/unit.h"
 
+#include <errno.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define MAX_RUNS 100
 #define CHILDREN 4
 #define ATTEMPTS 1000
+
+static struct scoreboard *new_scoreboard(unsigned max_runs)
+{
+    return scoreboard_new(&(struct scoreboard_sizes){.max_runs = max_runs, .run_history = 1}, NULL);
+}
 
 /* What a worker does in the race: takes whatever it is given, and leaves without giving anything back. */
 static _Noreturn void admit_all_and_die(struct scoreboard *scoreboard, int slot)
@@ -21,7 +27,7 @@ static _Noreturn void admit_all_and_die(struct scoreboard *scoreboard, int slot)
 
 static void test_admission_is_exact_over_processes_and_release_gives_back(void **state)
 {
-    struct scoreboard *scoreboard = scoreboard_new(MAX_RUNS);
+    struct scoreboard *scoreboard = new_scoreboard(MAX_RUNS);
     int slots[CHILDREN];
     unsigned given_back = 0;
 
@@ -54,7 +60,7 @@ static void test_admission_is_exact_over_processes_and_release_gives_back(void *
 
 static void test_an_ended_run_makes_room_and_is_counted(void **state)
 {
-    struct scoreboard *scoreboard = scoreboard_new(1);
+    struct scoreboard *scoreboard = new_scoreboard(1);
     int slot;
 
     (void)state;
@@ -71,7 +77,7 @@ static void test_an_ended_run_makes_room_and_is_counted(void **state)
 
 static void test_failed_deletions_are_summed_without_those_of_the_dead(void **state)
 {
-    struct scoreboard *scoreboard = scoreboard_new(MAX_RUNS);
+    struct scoreboard *scoreboard = new_scoreboard(MAX_RUNS);
     int first, second;
 
     (void)state;
@@ -88,7 +94,7 @@ static void test_failed_deletions_are_summed_without_those_of_the_dead(void **st
 
 static void test_a_slot_is_taken_once_and_starts_clean(void **state)
 {
-    struct scoreboard *scoreboard = scoreboard_new(10);
+    struct scoreboard *scoreboard = new_scoreboard(10);
     int slot;
 
     (void)state;
@@ -108,9 +114,46 @@ static void test_a_slot_is_taken_once_and_starts_clean(void **state)
     scoreboard_free(scoreboard);
 }
 
+static void test_a_dead_worker_is_known_by_its_serial(void **state)
+{
+    struct scoreboard *scoreboard = new_scoreboard(10);
+    int slot = scoreboard_take_slot(scoreboard, 1);
+    uint64_t first = atomic_load(&scoreboard->slots[slot].serial);
+
+    (void)state;
+    assert_int_equal(SCOREBOARD_SERIAL_SLOT(first), slot);
+    assert_true(scoreboard_is_alive(scoreboard, first));
+    assert_false(scoreboard_is_alive(scoreboard, 0));
+    (void)scoreboard_release_slot(scoreboard, slot);
+    assert_false(scoreboard_is_alive(scoreboard, first));
+    assert_int_equal(scoreboard_take_slot(scoreboard, 1), slot);
+    assert_false(scoreboard_is_alive(scoreboard, first));
+    scoreboard_free(scoreboard);
+}
+
+static void test_it_is_mapped_again_only_by_the_same_program(void **state)
+{
+    int fd = -1;
+    struct scoreboard *made = scoreboard_new(&(struct scoreboard_sizes){.max_runs = 3, .run_history = 4}, &fd);
+    struct scoreboard *seen = scoreboard_map(fd, false);
+
+    (void)state;
+    assert_non_null(seen);
+    assert_int_equal(scoreboard_take_slot(made, 9), 0);
+    assert_int_equal(atomic_load(&seen->slots[0].generation), 9);
+    scoreboard_free(seen);
+    made->layout++;
+    assert_null(scoreboard_map(fd, false));
+    assert_int_equal(errno, EPROTO);
+    scoreboard_free(made);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_dead_worker_is_known_by_its_serial),
+        cmocka_unit_test(test_it_is_mapped_again_only_by_the_same_program),
         cmocka_unit_test(test_admission_is_exact_over_processes_and_release_gives_back),
         cmocka_unit_test(test_an_ended_run_makes_room_and_is_counted),
         cmocka_unit_test(test_failed_deletions_are_summed_without_those_of_the_dead),

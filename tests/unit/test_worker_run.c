@@ -353,7 +353,7 @@ static int set_up(void **state)
     (void)state;
     memset(&world, 0, sizeof world);
     world.base = event_base_new();
-    world.scoreboard = scoreboard_new(4);
+    world.scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = 4, .run_history = 4}, NULL);
     world.service = (struct e2b_service){.references = 1, .api_url = no_text, .api_key = no_text};
     world.store = project_store_new();
     file = environment_file_new("/proc/self/fdinfo");
