@@ -38,6 +38,7 @@ struct agent_stream {
     bool clean_end; /* the end-of-stream envelope came */
     bool feeding;   /* inside on_body: the struct must live until it returns */
     bool cancelled; /* inside on_body: to be freed when it returns */
+    bool stopped;   /* the bytes of a running process ended, or nothing came, before its end */
     int64_t start_timeout_ms;
     int64_t idle_timeout_ms;
     int64_t last_activity_ms;
@@ -101,9 +102,14 @@ static void on_notify(evutil_socket_t fd, short what, void *context)
     stream->handlers.on_lost(stream->handlers.context, stream->error, stream->message);
 }
 
-/* The first end counts: an exit, or a failure. */
+/* The first end counts: an exit, or a failure. What follows an exit is only logged. */
 static void fail(struct agent_stream *stream, enum run_error error, bool probe_first, const char *message)
 {
+    char clean[LOG_CLEAN_BUFFER];
+
+    if (stream->state == STREAM_EXITED)
+        log_info("sandbox %s: after the end of its process: %s", stream->sandbox->id,
+                 log_clean(message, strlen(message), clean));
     if (stream->state != STREAM_OPENING && stream->state != STREAM_RUNNING)
         return;
     stream->state = STREAM_FAILED;
@@ -196,34 +202,21 @@ static bool on_event(struct agent_stream *stream, const char *payload, size_t le
     return more;
 }
 
-/* e2b.md A.5: codes with a meaning of their own; every other one is the default at the end. */
-static const struct {
-    const char *code;
-    enum run_error before_start;
-    bool probe_before_start;
-    enum run_error after_start;
-} end_errors[] = {
-    {"canceled", RUN_ERROR_AGENT_START_FAILED, true, RUN_ERROR_SANDBOX_LOST},
-    {"unavailable", RUN_ERROR_AGENT_START_FAILED, true, RUN_ERROR_SANDBOX_LOST},
-    {"resource_exhausted", RUN_ERROR_E2B_RATE_LIMITED, false, RUN_ERROR_UPSTREAM_PROTOCOL},
-    {NULL, RUN_ERROR_AGENT_START_FAILED, false, RUN_ERROR_UPSTREAM_PROTOCOL},
-};
-
+/* What a Connect error means, before the start event and after it: e2b.md A.5. */
 static void on_end_error(struct agent_stream *stream, json_t *error)
 {
     const char *code = json_string_value(json_object_get(error, "code"));
     const char *text = json_string_value(json_object_get(error, "message"));
-    char message[512];
-    size_t i = 0;
+    const struct e2b_rpc_verdict *verdict = e2b_judge_rpc(code);
+    char message[E2B_MESSAGE_MAX_BYTES];
 
-    while (end_errors[i].code != NULL && (code == NULL || strcmp(end_errors[i].code, code) != 0))
-        i++;
-    snprintf(message, sizeof message, "%.60s: %.400s", code != NULL ? code : "unknown", text != NULL ? text : "");
+    snprintf(message, sizeof message, "%.60s: %s", code != NULL ? code : "unknown", text != NULL ? text : "");
+    error_text_hide(message, stream->sandbox->access_token);
+    error_text_clean(message);
     if (stream->state == STREAM_OPENING)
-        fail(stream, end_errors[i].before_start, end_errors[i].probe_before_start, message);
+        fail(stream, verdict->before_start.error, verdict->before_start.probe, message);
     else
-        fail(stream, end_errors[i].after_start, false,
-             end_errors[i].after_start == RUN_ERROR_SANDBOX_LOST ? LOST_TEXT : message);
+        fail(stream, verdict->after_start, false, verdict->after_start == RUN_ERROR_SANDBOX_LOST ? LOST_TEXT : message);
 }
 
 /* The flag-2 envelope: {} or {"error":…}. Without an end event before it, {} breaks the protocol. */
@@ -237,7 +230,7 @@ static bool on_end_of_stream(struct agent_stream *stream, const char *payload, s
         fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "the end of the sandbox's stream is not JSON");
     else if (error != NULL)
         on_end_error(stream, error);
-    else
+    else if (stream->state != STREAM_EXITED)
         fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "the sandbox's stream ended before its process");
     json_decref(root);
     return true;
@@ -259,7 +252,7 @@ static void on_body(void *operation, const char *bytes, size_t length)
     enum connect_result result;
 
     stream->last_activity_ms = monotonic_ms();
-    if (stream->state != STREAM_OPENING && stream->state != STREAM_RUNNING)
+    if (stream->state == STREAM_FAILED || stream->state == STREAM_TOLD)
         return;
     if (stream->state == STREAM_OPENING &&
         strcmp(http_transfer_content_type(e2b_call_transfer(stream->call)), STREAM_CONTENT_TYPE) != 0) {
@@ -283,7 +276,10 @@ static void on_body(void *operation, const char *bytes, size_t length)
 /* A clean end without end-of-stream: a living sandbox broke the protocol, a dead one is lost (e2b.md A.4). */
 static void on_stream_end(struct agent_stream *stream, const struct http_answer *answer)
 {
-    if (answer->outcome == TRANSFER_ANSWERED && !stream->clean_end)
+    if (answer->outcome == TRANSFER_ANSWERED && stream->clean_end)
+        return; /* told by what its envelopes said */
+    stream->stopped |= stream->state == STREAM_RUNNING;
+    if (answer->outcome == TRANSFER_ANSWERED)
         fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, true, "the sandbox's stream ended without its last envelope");
     else if (stream->state == STREAM_OPENING)
         fail(stream, RUN_ERROR_AGENT_START_FAILED, true, LOST_TEXT);
@@ -318,6 +314,17 @@ static void arm_silence_timer(struct agent_stream *stream)
     timer_start(stream->silence_timer, left_ms);
 }
 
+/* No silence of the sandbox's: we do not read, or wait to send Start again, or have just done so. */
+static void excuse_silence(struct agent_stream *stream)
+{
+    bool between_tries = stream->call != NULL && e2b_call_transfer(stream->call) == NULL;
+
+    if (stream->paused || between_tries)
+        stream->last_activity_ms = monotonic_ms();
+    else if (stream->call != NULL && e2b_call_sent_ms(stream->call) > stream->last_activity_ms)
+        stream->last_activity_ms = e2b_call_sent_ms(stream->call);
+}
+
 /* Activity only moves a number: the timer is set again when it fires, not per event. */
 static void on_silence_timer(evutil_socket_t fd, short what, void *context)
 {
@@ -327,14 +334,15 @@ static void on_silence_timer(evutil_socket_t fd, short what, void *context)
     (void)what;
     if (stream->state != STREAM_OPENING && stream->state != STREAM_RUNNING)
         return;
-    if (stream->paused)
-        stream->last_activity_ms = monotonic_ms();
+    excuse_silence(stream);
     if (monotonic_ms() - stream->last_activity_ms < silence_limit_ms(stream))
         arm_silence_timer(stream);
     else if (stream->state == STREAM_OPENING)
         fail(stream, RUN_ERROR_AGENT_START_FAILED, false, "the agent did not start in time");
-    else
+    else {
+        stream->stopped = true;
         fail(stream, RUN_ERROR_SANDBOX_LOST, true, LOST_TEXT);
+    }
 }
 
 /* --- the public side --------------------------------------------------------------------------------- */
@@ -423,6 +431,11 @@ void agent_stream_cancel(struct agent_stream *stream)
     stream->cancelled = true;
     if (!stream->feeding)
         stream_free(stream);
+}
+
+bool agent_stream_stopped(const struct agent_stream *stream)
+{
+    return stream->stopped;
 }
 
 void agent_stream_pause(struct agent_stream *stream)

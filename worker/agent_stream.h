@@ -37,6 +37,9 @@ struct agent_stream *agent_stream_open(const struct e2b_context *e2b, const stru
 /* Ends it without a callback. NULL is allowed. */
 void agent_stream_cancel(struct agent_stream *stream);
 
+/* In on_lost: the process ran, and its stream just ended or fell silent, as it does at a sandbox's end of life. */
+bool agent_stream_stopped(const struct agent_stream *stream);
+
 void agent_stream_pause(struct agent_stream *stream);
 void agent_stream_resume(struct agent_stream *stream);
 

@@ -32,6 +32,15 @@ static void creation_free(struct creation *creation)
     free(creation);
 }
 
+/* The service may quote what it was sent, and that holds the caller's keys. */
+static void hide_env(const struct creation *creation, char *message)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(creation->env, name, value) error_text_hide(message, json_string_value(value));
+}
+
 /* Ends it, once: a sandbox that may exist unknown is searched for. */
 static void end(struct creation *creation, const struct e2b_result *result, struct e2b_sandbox *sandbox)
 {
@@ -100,17 +109,17 @@ static void end_without_template(struct creation *creation, const struct e2b_res
     end(creation, &both, NULL);
 }
 
-static void on_answer(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
+static void judge(struct creation *creation, const struct e2b_result *result, struct e2b_sandbox *sandbox)
 {
-    struct creation *creation = context;
     bool is_too_long = result->status == 400 && strstr(result->message, TOO_LONG_TEXT) != NULL;
 
-    creation->call = NULL;
     if (is_too_long && creation->ttl_s > creation->timeout_s && !creation->abandoned) {
         creation->ttl_s = creation->timeout_s;
         send_or_fail(creation);
     } else if (result->error == RUN_ERROR_TEMPLATE_NOT_FOUND && may_fall_back(creation)) {
-        snprintf(creation->first_message, sizeof creation->first_message, "%s", result->message);
+        snprintf(creation->first_message, sizeof creation->first_message, "%.*s",
+                 (int)sizeof creation->first_message - 1, result->message);
+        error_text_clean(creation->first_message);
         template_memory_note(&creation->host->templates, creation->e2b.service, creation->host->settings->template_name,
                              monotonic_ms());
         tell_fallback(creation);
@@ -120,6 +129,19 @@ static void on_answer(void *context, const struct e2b_result *result, struct e2b
     } else {
         end(creation, result, sandbox);
     }
+}
+
+static void on_answer(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
+{
+    struct creation *creation = context;
+    struct e2b_result told = *result;
+    char message[E2B_MESSAGE_MAX_BYTES];
+
+    creation->call = NULL;
+    snprintf(message, sizeof message, "%s", result->message);
+    hide_env(creation, message);
+    told.message = message;
+    judge(creation, &told, sandbox);
 }
 
 static bool send_create(struct creation *creation)

@@ -15,6 +15,7 @@ struct e2b_call {
     struct event *retry_timer;
     int tries;
     int64_t first_try_ms;
+    int64_t last_try_ms;
     bool abandoned;
     bool fate_unknown;
     enum run_error pending_error; /* while the probe is under way */
@@ -66,10 +67,25 @@ static void on_probed(void *context, bool gone)
         end(call, call->pending_error, call->message, NULL);
 }
 
+/* Only the operator can mend this: the reason alone would not say where. */
+static void log_refused_certificate(const struct e2b_call *call, const struct http_answer *answer)
+{
+    char clean[LOG_CLEAN_BUFFER];
+    char *host = http_url_host(call->spec.url);
+
+    log_error("sandbox service: the certificate of %s is refused: %s",
+              host != NULL ? log_clean(host, strlen(host), clean) : "the service", answer->error);
+    free(host);
+}
+
 /* The tries are used up: the failure is told, after a probe where the table asks for one. */
 static void give_up(struct e2b_call *call, const struct e2b_verdict *verdict, const struct http_answer *answer)
 {
-    e2b_message(answer, call->message);
+    if (answer->outcome == TRANSFER_TLS_UNTRUSTED)
+        log_refused_certificate(call, answer);
+    e2b_message(answer, call->e2b.service->api_key, call->message);
+    if (call->spec.sandbox != NULL)
+        error_text_hide(call->message, call->spec.sandbox->access_token);
     call->fate_unknown |= verdict->fate_unknown;
     if (verdict->probe && call->spec.sandbox != NULL && !call->abandoned) {
         call->pending_error = verdict->error;
@@ -98,6 +114,15 @@ static int64_t next_try_in(const struct e2b_call *call, const struct e2b_verdict
     return monotonic_ms() + wait_ms > call->first_try_ms + call->spec.retry_timeout_ms ? -1 : wait_ms;
 }
 
+/* An RPC may be refused in Connect's words, with a meaning of their own. */
+static const struct e2b_verdict *judge(const struct e2b_call *call, enum e2b_failure failure,
+                                       const struct http_answer *answer)
+{
+    const struct e2b_rpc_verdict *rpc = call->spec.dress == E2B_RPC_STREAM ? e2b_judge_rpc_answer(answer) : NULL;
+
+    return rpc != NULL ? &rpc->before_start : e2b_judge(call->spec.stage, failure);
+}
+
 static void on_answer(void *context, const struct http_answer *answer)
 {
     struct e2b_call *call = context;
@@ -105,22 +130,24 @@ static void on_answer(void *context, const struct http_answer *answer)
     enum e2b_failure failure = e2b_classify(answer);
     const struct e2b_verdict *verdict;
     int64_t wait_ms;
+    char clean[LOG_CLEAN_BUFFER];
 
     call->transfer = NULL;
     if (streamed || failure == E2B_SUCCESS) {
         end(call, RUN_ERROR_NONE, "", answer);
         return;
     }
-    verdict = e2b_judge(call->spec.stage, failure);
+    verdict = judge(call, failure, answer);
     wait_ms = next_try_in(call, verdict, answer);
     if (wait_ms < 0) {
         give_up(call, verdict, answer);
         return;
     }
     call->fate_unknown |= verdict->fate_unknown;
-    log_info("sandbox service: %s %s: try %d failed (%s %d), next in %lld ms", call->spec.method, call->spec.url,
-             call->tries, answer->outcome == TRANSFER_ANSWERED ? "status" : answer->error, answer->status,
-             (long long)wait_ms);
+    e2b_message(answer, call->e2b.service->api_key, call->message);
+    log_info("sandbox service: %s%s%s: try %d failed: %s; next in %lld ms", e2b_stage_name(call->spec.stage),
+             call->spec.sandbox != NULL ? " of sandbox " : "", call->spec.sandbox != NULL ? call->spec.sandbox->id : "",
+             call->tries, log_clean(call->message, strlen(call->message), clean), (long long)wait_ms);
     timer_start(call->retry_timer, wait_ms);
 }
 
@@ -206,6 +233,7 @@ static bool send_try(struct e2b_call *call)
         return false;
     }
     call->tries++;
+    call->last_try_ms = monotonic_ms();
     call->transfer = http_client_send(call->e2b.http, &request);
     return call->transfer != NULL;
 }
@@ -249,6 +277,11 @@ bool e2b_call_abandon(struct e2b_call *call)
 struct http_transfer *e2b_call_transfer(const struct e2b_call *call)
 {
     return call->transfer;
+}
+
+int64_t e2b_call_sent_ms(const struct e2b_call *call)
+{
+    return call->last_try_ms;
 }
 
 void *e2b_call_operation(const struct e2b_call *call)

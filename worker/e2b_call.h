@@ -67,6 +67,9 @@ bool e2b_call_abandon(struct e2b_call *call) __attribute__((warn_unused_result))
 /* The transfer in flight, NULL between tries. */
 struct http_transfer *e2b_call_transfer(const struct e2b_call *call);
 
+/* When the last try was sent (monotonic). */
+int64_t e2b_call_sent_ms(const struct e2b_call *call);
+
 void *e2b_call_operation(const struct e2b_call *call);
 
 /* https://host/path of the sandbox; NULL for lack of memory. */

@@ -14,6 +14,19 @@
 #define TIMED_FIRST_MS   500
 #define TIMED_LARGEST_MS 8000
 
+static const char *const stage_names[E2B_STAGE_COUNT] = {[E2B_STAGE_CREATE] = "create",
+                                                         [E2B_STAGE_UPLOAD] = "upload",
+                                                         [E2B_STAGE_START] = "start",
+                                                         [E2B_STAGE_READ] = "read",
+                                                         [E2B_STAGE_PROBE] = "probe"};
+
+const char *e2b_stage_name(enum e2b_stage stage)
+{
+    if ((unsigned)stage >= E2B_STAGE_COUNT)
+        log_panic("e2b_failure: stage %d", (int)stage);
+    return stage_names[stage];
+}
+
 /* --- what an answer means -------------------------------------------------------------------------- */
 
 /* The service's own error: {"code":…,"message":"…"}; code is an int, or a string for Connect. */
@@ -58,7 +71,7 @@ static enum e2b_failure classify_status(const struct http_answer *answer, const 
     case 502:
         if (error->is_service && strstr(error->message, "was not found") != NULL)
             return E2B_502_GONE;
-        return error->is_service && strstr(error->message, "port is not open") != NULL ? E2B_502_PORT : E2B_OTHER_5XX;
+        return error->is_service && strstr(error->message, "port is not open") != NULL ? E2B_502_PORT : E2B_502;
     case 503:
     case 504:
         return E2B_503_504;
@@ -139,6 +152,7 @@ static const struct e2b_verdict verdicts[E2B_FAILURE_COUNT][E2B_STAGE_PROBE] = {
     [E2B_500] = {CREATE(2, SANDBOX_CREATE_FAILED, F), UPLOAD(3, UPLOAD_FAILED), START(1, AGENT_START_FAILED), SKIP(2)},
     [E2B_502_GONE] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(2, SANDBOX_LOST), START(2, SANDBOX_LOST), STOP(2)},
     [E2B_502_PORT] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(1, UPLOAD_FAILED), START(1, SANDBOX_LOST), STOP(1)},
+    [E2B_502] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(1, UPLOAD_FAILED), START(1, AGENT_START_FAILED), SKIP(2)},
     [E2B_503_504] = {CREATE(TIMED, E2B_CAPACITY, F), UPLOAD(3, UPLOAD_FAILED), START(1, AGENT_START_FAILED), SKIP(2)},
     [E2B_OTHER_5XX] = {CREATE(1, SANDBOX_CREATE_FAILED, F), UPLOAD(3, UPLOAD_FAILED), START(1, AGENT_START_FAILED),
                        SKIP(2)},
@@ -165,35 +179,67 @@ const struct e2b_verdict *e2b_judge(enum e2b_stage stage, enum e2b_failure failu
     return &verdicts[failure][stage];
 }
 
-/* --- words ----------------------------------------------------------------------------------------- */
+/* e2b.md A.5; every code that is not named is like the last. Nothing is sent again. */
+static const struct e2b_rpc_verdict rpc_verdicts[] = {
+    {"canceled", {.tries = 1, .error = RUN_ERROR_AGENT_START_FAILED, PROBE}, RUN_ERROR_SANDBOX_LOST},
+    {"unavailable", {.tries = 1, .error = RUN_ERROR_AGENT_START_FAILED, PROBE}, RUN_ERROR_SANDBOX_LOST},
+    {"resource_exhausted", {.tries = 1, .error = RUN_ERROR_E2B_RATE_LIMITED}, RUN_ERROR_UPSTREAM_PROTOCOL},
+    {NULL, {.tries = 1, .error = RUN_ERROR_AGENT_START_FAILED}, RUN_ERROR_UPSTREAM_PROTOCOL},
+};
 
-/* Control bytes become blanks: a message is one line. */
-static void one_line(char *text)
+const struct e2b_rpc_verdict *e2b_judge_rpc(const char *code)
 {
-    for (char *c = text; *c != '\0'; c++) {
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = ' ';
-    }
+    const struct e2b_rpc_verdict *verdict = rpc_verdicts;
+
+    while (verdict->code != NULL && (code == NULL || strcmp(verdict->code, code) != 0))
+        verdict++;
+    return verdict;
 }
 
-void e2b_message(const struct http_answer *answer, char out[static E2B_MESSAGE_MAX_BYTES])
+const struct e2b_rpc_verdict *e2b_judge_rpc_answer(const struct http_answer *answer)
 {
     struct service_error error;
+    const struct e2b_rpc_verdict *verdict = NULL;
+    const char *code;
+
+    if (answer->outcome != TRANSFER_ANSWERED || answer->status / 100 == 2)
+        return NULL;
+    error = parse_error(answer);
+    code = json_string_value(json_object_get(error.root, "code"));
+    if (code != NULL)
+        verdict = e2b_judge_rpc(code);
+    json_decref(error.root);
+    return verdict;
+}
+
+/* --- words ----------------------------------------------------------------------------------------- */
+
+/* What was wrong when there was no whole answer. */
+static const char *const outcome_texts[] = {
+    [TRANSFER_NOT_CONNECTED] = "cannot reach the sandbox service",
+    [TRANSFER_TLS_FAILED] = "cannot speak TLS with the sandbox service",
+    [TRANSFER_TLS_UNTRUSTED] = "the certificate of the sandbox service is refused",
+    [TRANSFER_TIMED_OUT] = "the sandbox service did not answer in time",
+    [TRANSFER_CUT] = "the sandbox service closed the connection before its answer was complete",
+    [TRANSFER_ANSWER_TOO_LARGE] = "the answer of the sandbox service is too large",
+    [TRANSFER_INTERNAL] = "the request could not be made",
+};
+
+void e2b_message(const struct http_answer *answer, const char *api_key, char out[static E2B_MESSAGE_MAX_BYTES])
+{
+    struct service_error error = {0};
 
     if (answer->outcome != TRANSFER_ANSWERED) {
-        snprintf(out, E2B_MESSAGE_MAX_BYTES, "%s: %s",
-                 answer->outcome == TRANSFER_NOT_CONNECTED ? "cannot reach the sandbox service"
-                                                           : "no usable answer from the sandbox service",
-                 answer->error);
-        return;
-    }
-    error = parse_error(answer);
-    if (answer->status == 401)
+        snprintf(out, E2B_MESSAGE_MAX_BYTES, "%s: %s", outcome_texts[answer->outcome], answer->error);
+    } else if (answer->status == 401) {
         snprintf(out, E2B_MESSAGE_MAX_BYTES, "401: Unauthorized, please check your credentials.");
-    else
+    } else {
+        error = parse_error(answer);
         snprintf(out, E2B_MESSAGE_MAX_BYTES, "%d: %s", answer->status,
                  error.is_service ? error.message : "unexpected answer from the sandbox service");
-    one_line(out);
+    }
+    error_text_hide(out, api_key);
+    error_text_clean(out);
     json_decref(error.root);
 }
 

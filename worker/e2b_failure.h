@@ -6,6 +6,7 @@
 #ifndef WORKER_E2B_FAILURE_H
 #define WORKER_E2B_FAILURE_H
 
+#include "worker/error_text.h"
 #include "worker/http_client.h"
 #include "worker/run_error.h"
 
@@ -18,6 +19,9 @@ enum e2b_stage {
     E2B_STAGE_PROBE, /* health, signal: one try, only SANDBOX_LOST means something */
     E2B_STAGE_COUNT
 };
+
+/* For the log: "create", "upload", … */
+const char *e2b_stage_name(enum e2b_stage stage);
 
 enum e2b_failure {
     E2B_SUCCESS, /* 2xx */
@@ -36,6 +40,7 @@ enum e2b_failure {
     E2B_500,      /* of the API or envd, in their JSON */
     E2B_502_GONE, /* the proxy: the sandbox was not found */
     E2B_502_PORT, /* the proxy: port is not open */
+    E2B_502,      /* any other */
     E2B_503_504,
     E2B_OTHER_5XX, /* also a 500 that is not theirs */
     E2B_OTHER_4XX, /* also 507: the disk is full */
@@ -61,10 +66,21 @@ struct e2b_verdict {
 enum e2b_failure e2b_classify(const struct http_answer *answer);
 const struct e2b_verdict *e2b_judge(enum e2b_stage stage, enum e2b_failure failure);
 
-#define E2B_MESSAGE_MAX_BYTES 4096
+/* A Connect error (e2b.md A.5), by its code; NULL or a code that is none of the sixteen is one like most. */
+struct e2b_rpc_verdict {
+    const char *code;
+    struct e2b_verdict before_start;
+    enum run_error after_start;
+};
 
-/* One line for the client: what was wrong, in the service's own words where it has some. */
-void e2b_message(const struct http_answer *answer, char out[static E2B_MESSAGE_MAX_BYTES]);
+const struct e2b_rpc_verdict *e2b_judge_rpc(const char *code);
+/* The same for an answer of Start with an error status: NULL unless its body is a Connect error. */
+const struct e2b_rpc_verdict *e2b_judge_rpc_answer(const struct http_answer *answer);
+
+#define E2B_MESSAGE_MAX_BYTES ERROR_TEXT_MAX_BYTES
+
+/* For the client and the log: what was wrong, in the service's own words where it has some, without the key. */
+void e2b_message(const struct http_answer *answer, const char *api_key, char out[static E2B_MESSAGE_MAX_BYTES]);
 
 /* Milliseconds before try number `next` (2, 3, …): 250 ms, then 1 s, each +- 30 %. */
 int64_t e2b_backoff_ms(int next);

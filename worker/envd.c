@@ -93,23 +93,22 @@ void e2b_upload_cancel(struct e2b_upload *upload)
     free(upload);
 }
 
-/* "Failed to upload <n> files (<names>) to sandbox: <reason>" (http-api.md 5.6). */
-static void failure_text(const struct e2b_upload *upload, const char *reason, char *out, size_t size)
+/* "Failed to upload <n> files (<names>) to sandbox: <reason>" (http-api.md 5.6); the reason always has room. */
+static void failure_text(const struct e2b_upload *upload, const char *reason, char out[static E2B_MESSAGE_MAX_BYTES])
 {
-    size_t used = (size_t)snprintf(out, size, "Failed to upload %zu files (", upload->file_count);
+    char names[E2B_MESSAGE_MAX_BYTES / 2] = "";
+    size_t used = 0;
 
-    for (size_t i = 0; i < upload->file_count && used < size / 2; i++) {
+    for (size_t i = 0; i < upload->file_count && used < sizeof names; i++) {
         const char *slash = strrchr(upload->files[i].path, '/');
 
-        used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? ", " : "",
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "",
                                  slash != NULL ? slash + 1 : upload->files[i].path);
     }
-    if (used < size)
-        snprintf(out + used, size - used, ") to sandbox: %s", reason);
-    for (char *c = out; *c != '\0'; c++) {
-        if ((unsigned char)*c < 0x20)
-            *c = ' ';
-    }
+    error_text_clean(names); /* the last one may be cut */
+    snprintf(out, E2B_MESSAGE_MAX_BYTES, "Failed to upload %zu files (%s%s) to sandbox: %.*s", upload->file_count,
+             names, used < sizeof names ? "" : "…", E2B_MESSAGE_MAX_BYTES / 3, reason);
+    error_text_clean(out);
 }
 
 /* Tells the run, once, and ends what is still under way. */
@@ -119,7 +118,7 @@ static void upload_end(struct e2b_upload *upload, enum run_error error, const ch
     struct e2b_result result = e2b_failed(error, reason);
 
     if (error == RUN_ERROR_UPLOAD_FAILED) {
-        failure_text(upload, reason, message, sizeof message);
+        failure_text(upload, reason, message);
         result.message = message;
     }
     upload->on_uploaded(upload->context, &result);

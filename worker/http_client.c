@@ -198,7 +198,7 @@ static void finish(struct http_transfer *transfer, CURLcode code)
         long long seconds = strtoll(header->value, &end, 10);
 
         if (end != header->value && *end == '\0' && seconds >= 0)
-            answer.retry_after_s = seconds;
+            answer.retry_after_s = seconds < HTTP_RETRY_AFTER_MAX_S ? seconds : HTTP_RETRY_AFTER_MAX_S;
     }
     transfer->on_done(transfer->context, &answer);
     transfer_free(transfer);
@@ -490,6 +490,24 @@ const char *http_transfer_content_type(const struct http_transfer *transfer)
 
     curl_easy_getinfo(transfer->easy, CURLINFO_CONTENT_TYPE, &type);
     return type != NULL ? type : "";
+}
+
+char *http_url_host(const char *url)
+{
+    CURLU *parsed = curl_url();
+    char *host = NULL;
+    char *port = NULL;
+    char *text = NULL;
+
+    if (parsed != NULL && curl_url_set(parsed, CURLUPART_URL, url, 0) == CURLUE_OK &&
+        curl_url_get(parsed, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+        curl_url_get(parsed, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+        asprintf(&text, "%s:%s", host, port) < 0)
+        text = NULL;
+    curl_free(host);
+    curl_free(port);
+    curl_url_cleanup(parsed);
+    return text;
 }
 
 bool http_add_header(struct curl_slist **headers, const char *name, const char *value)

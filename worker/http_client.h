@@ -29,10 +29,13 @@ enum transfer_outcome {
     TRANSFER_INTERNAL,         /* ours: memory, set-up */
 };
 
+/* Longer waits are cut to this: nothing of ours waits a year. */
+#define HTTP_RETRY_AFTER_MAX_S 31536000
+
 struct http_answer {
     enum transfer_outcome outcome;
     int status;               /* 0 unless a status line came */
-    int64_t retry_after_s;    /* -1 without an integer Retry-After */
+    int64_t retry_after_s;    /* -1 without an integer Retry-After; at most HTTP_RETRY_AFTER_MAX_S */
     const char *content_type; /* "" if none */
     const char *body;         /* NUL-terminated; empty when on_body took it */
     size_t body_length;
@@ -86,6 +89,9 @@ void http_transfer_resume(struct http_transfer *transfer);
 /* The HTTP status so far, 0 before the status line; for on_body. */
 int http_transfer_status(const struct http_transfer *transfer);
 const char *http_transfer_content_type(const struct http_transfer *transfer);
+
+/* host[:port] of a URL, without credentials, for a person; NULL when it has none. The caller frees it. */
+char *http_url_host(const char *url);
 
 /* Appends "name: value"; false for lack of memory (the list is then unchanged). A value with a control byte is refused.
  */

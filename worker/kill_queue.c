@@ -15,6 +15,7 @@
 #define LARGEST_WAIT_MS    30000
 #define CONFLICT_WAIT_MS   1000
 #define AFTER_EXPIRY_MS    60000
+#define SLOW_WAIT_MS       LARGEST_WAIT_MS
 #define UNAUTHORIZED_TRIES 3
 #define RUN_ID_MAX_BYTES   16
 
@@ -67,18 +68,23 @@ enum kill_action {
     KILL_DONE,  /* deleted, or was not there */
     KILL_RETRY, /* with back-off */
     KILL_WAIT,  /* a second: it is in the wrong state */
+    KILL_SLOW,  /* half a minute: a person must mend it */
     KILL_FEW,   /* a few tries, then its time to live must do */
     KILL_DROP,  /* our bug: trying again would not help */
 };
 
-static enum kill_action action_for(enum e2b_failure failure)
+static enum kill_action action_for(const struct http_answer *answer)
 {
-    switch (failure) {
+    if (answer->outcome == TRANSFER_ANSWER_TOO_LARGE && answer->status / 100 == 2)
+        return KILL_DONE; /* whatever it goes on to say */
+    switch (e2b_classify(answer)) {
     case E2B_SUCCESS:
     case E2B_404:
         return KILL_DONE;
     case E2B_409:
         return KILL_WAIT;
+    case E2B_TLS_CERTIFICATE:
+        return KILL_SLOW;
     case E2B_401:
     case E2B_403:
     case E2B_403_TEMPLATE:
@@ -103,41 +109,68 @@ static int64_t back_off_ms(const struct kill *kill, int64_t retry_after_s)
     return wait_ms > retry_after_s * 1000 ? wait_ms : retry_after_s * 1000;
 }
 
-static void give_up(struct kill *kill, const char *reason)
+static void give_up(struct kill *kill, const char *blame, const char *reason)
 {
-    log_error("run %s: sandbox %s is not deleted after %d tries: %s; it ends with its time to live", kill->run_id,
-              kill->sandbox_id, kill->tries, reason);
+    char clean[LOG_CLEAN_BUFFER];
+
+    log_error("run %s: sandbox %s is not deleted after %d tries%s: %s; it ends with its time to live", kill->run_id,
+              kill->sandbox_id, kill->tries, blame, log_clean(reason, strlen(reason), clean));
     kill_done(kill);
 }
 
 static void try_later(struct kill *kill, int64_t wait_ms, const char *reason)
 {
+    char clean[LOG_CLEAN_BUFFER];
+
     if (monotonic_ms() + wait_ms > kill->expires_ms + AFTER_EXPIRY_MS) {
-        give_up(kill, reason);
+        give_up(kill, "", reason);
         return;
     }
-    log_warn("run %s: cannot delete sandbox %s: %s; next try in %lld ms", kill->run_id, kill->sandbox_id, reason,
-             (long long)wait_ms);
+    log_warn("run %s: cannot delete sandbox %s: %s; next try in %lld ms", kill->run_id, kill->sandbox_id,
+             log_clean(reason, strlen(reason), clean), (long long)wait_ms);
     timer_start(kill->retry_timer, wait_ms);
+}
+
+static void act(struct kill *kill, enum kill_action action, const struct http_answer *answer, const char *reason)
+{
+    switch (action) {
+    case KILL_DONE:
+        log_debug("run %s: sandbox %s deleted", kill->run_id, kill->sandbox_id);
+        kill_done(kill);
+        break;
+    case KILL_RETRY:
+        try_later(kill, back_off_ms(kill, answer->retry_after_s), reason);
+        break;
+    case KILL_WAIT:
+        try_later(kill, CONFLICT_WAIT_MS, reason);
+        break;
+    case KILL_SLOW:
+        try_later(kill, SLOW_WAIT_MS, reason);
+        break;
+    case KILL_FEW:
+        if (kill->tries >= UNAUTHORIZED_TRIES)
+            give_up(kill, "", reason);
+        else
+            try_later(kill, back_off_ms(kill, answer->retry_after_s), reason);
+        break;
+    case KILL_DROP:
+        give_up(kill, ", our request is wrong (a bug)", reason);
+        break;
+    default:
+        log_panic("kill_queue: action %d", (int)action);
+    }
 }
 
 static void on_answer(void *context, const struct http_answer *answer)
 {
     struct kill *kill = context;
-    char reason[E2B_MESSAGE_MAX_BYTES];
-    enum kill_action action = action_for(e2b_classify(answer));
+    enum kill_action action = action_for(answer);
+    char reason[E2B_MESSAGE_MAX_BYTES] = "";
 
     kill->transfer = NULL;
-    if (action == KILL_DONE) {
-        log_debug("run %s: sandbox %s deleted", kill->run_id, kill->sandbox_id);
-        kill_done(kill);
-        return;
-    }
-    e2b_message(answer, reason);
-    if (action == KILL_DROP || (action == KILL_FEW && kill->tries >= UNAUTHORIZED_TRIES))
-        give_up(kill, reason);
-    else
-        try_later(kill, action == KILL_WAIT ? CONFLICT_WAIT_MS : back_off_ms(kill, answer->retry_after_s), reason);
+    if (action != KILL_DONE)
+        e2b_message(answer, kill->service->api_key, reason);
+    act(kill, action, answer, reason);
 }
 
 static void send_delete(struct kill *kill)

@@ -102,6 +102,8 @@ static void set_pending(struct run *run, enum run_error error, const char *messa
 {
     char *copy = strdup(message);
 
+    if (copy != NULL)
+        error_text_clean(copy);
     free(run->pending_message);
     run->pending_error = error;
     run->pending_message = copy;
@@ -360,12 +362,13 @@ static void on_agent_start(void *context, int64_t pid)
 static void on_agent_exit(void *context, int exit_code, const char *status)
 {
     struct run *run = context;
+    char clean[LOG_CLEAN_BUFFER];
     char message[128];
 
     agent_output_finish(&run->output);
     if (run->failed)
         return;
-    log_debug("run %s: agent ended: %s", run->id, status);
+    log_debug("run %s: agent ended: %s", run->id, log_clean(status, strlen(status), clean));
     if (has_terminal_line(run)) {
         start_collecting(run, RUN_ERROR_NONE, "");
         return;
@@ -386,7 +389,7 @@ static void on_agent_lost(void *context, enum run_error error, const char *messa
     int64_t now_ms = monotonic_ms();
     char text[64];
 
-    if (error == RUN_ERROR_SANDBOX_LOST &&
+    if ((error == RUN_ERROR_SANDBOX_LOST || agent_stream_stopped(run->agent)) &&
         (now_ms >= run->deadline_ms || now_ms >= run->expires_ms - NEAR_END_OF_LIFE_MS)) {
         timeout_message(run, text, sizeof text);
         run_end(run, RUN_ERROR_RUN_TIMEOUT, text);

@@ -96,6 +96,7 @@ static void on_listed(void *context, const struct http_answer *answer)
 {
     struct stray *stray = context;
     char reason[E2B_MESSAGE_MAX_BYTES];
+    char clean[LOG_CLEAN_BUFFER];
     json_t *sandboxes;
 
     stray->transfer = NULL;
@@ -105,8 +106,8 @@ static void on_listed(void *context, const struct http_answer *answer)
         kill_found(stray, sandboxes);
         json_decref(sandboxes);
     } else {
-        e2b_message(answer, reason);
-        log_warn("run %s: cannot look for its sandbox: %s", stray->run_id, reason);
+        e2b_message(answer, stray->service->api_key, reason);
+        log_warn("run %s: cannot look for its sandbox: %s", stray->run_id, log_clean(reason, strlen(reason), clean));
     }
     next_lookup(stray);
 }

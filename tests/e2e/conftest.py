@@ -2,6 +2,7 @@
 
 import pytest
 from harness.client import new_client
+from harness.faults import Faults
 from harness.running import running_double, running_servers
 
 
@@ -29,4 +30,25 @@ def server(start_server):
 async def client():
     """An HTTP client for this test."""
     async with new_client() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def faulty_double():
+    """An E2B double that the runs of a module share, one after the other."""
+    with running_double() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def faulty_server(faulty_double, tmp_path_factory):
+    """A server with one worker and short time limits."""
+    with running_servers(faulty_double, tmp_path_factory.mktemp("faults")) as start:
+        yield start(env=Faults.SETTINGS, workers=1)
+
+
+@pytest.fixture
+def faults(faulty_double, faulty_server):
+    """Both of them, for a test that breaks one thing."""
+    with Faults(faulty_double, faulty_server).isolated() as opened:
         yield opened

@@ -1,163 +1,186 @@
-"""What the sandbox service can do to a run, stage by stage (e2b.md A.4, http-api.md 6 and appendix A)."""
+"""What the sandbox service can do to a run, stage by stage: every cell of e2b.md A.4 and A.5 for a run's own stages.
+
+Each test has one failure for ever at one stage of one run, and looks at everything that must come of it: the client's
+one terminal event, the record, the number of requests, the search for sandboxes nobody knows of, the empty ledger.
+"""
 
 import asyncio
 
 import pytest
-from harness.client import query, script
+from fault_table import ROWS, RPC, RPC_STATUS, STREAM, cells, fault_of
+from harness.client import open_query, query, script
+from harness.record import final_record
 
 ALWAYS = {"times": None}
-QUICK = {"SANDSTORM_CREATE_RETRY_TIMEOUT": "2", "SANDSTORM_AGENT_START_TIMEOUT": "3", "SANDSTORM_STREAM_IDLE_TIMEOUT": "1"}
-TIMER_SECONDS = 0.01  # the grain of a millisecond timer
-ENVELOPE = "application/connect+json"
-
-# Faults that end the run: stage, action and its options, the code the client gets, requests of this stage (None: any).
-FATAL = {
-    "create 400": ("create", "status", {"status": 400}, "sandbox_create_failed", 1),
-    "create 401": ("create", "status", {"status": 401}, "e2b_auth", 1),
-    "create 403": ("create", "status", {"status": 403}, "e2b_auth", 1),
-    "create 404": ("create", "status", {"status": 404, **ALWAYS}, "template_not_found", None),
-    "create 409": ("create", "status", {"status": 409}, "sandbox_create_failed", 1),
-    "create 429, no more sandboxes": ("create", "status", {"status": 429}, "e2b_capacity", 1),
-    "create 429 for ever": ("create", "status", {"status": 429, "retry_after": "1", **ALWAYS}, "e2b_rate_limited", None),
-    "create 500 twice": ("create", "status", {"status": 500, **ALWAYS}, "sandbox_create_failed", 2),
-    "create 503 for ever": ("create", "status", {"status": 503, **ALWAYS}, "e2b_capacity", None),
-    "create 504 for ever": ("create", "status", {"status": 504, **ALWAYS}, "e2b_capacity", None),
-    "create 502 page": ("create", "text", {"status": 502}, "sandbox_create_failed", 1),
-    "create 201 page": ("create", "text", {"status": 201}, "upstream_protocol", 1),
-    "create 201 without id": ("create", "body", {"status": 201, "body": "{}"}, "upstream_protocol", 1),
-    "create 201 with a bad id": ("create", "body", {"status": 201, "body": '{"sandboxID":"../x"}'}, "upstream_protocol", 1),
-    "create 201 huge": ("create", "oversized", {"status": 201}, "upstream_protocol", 1),
-    "create 302": ("create", "body", {"status": 302}, "upstream_protocol", 1),
-    "create closed": ("create", "refuse", {}, "sandbox_create_failed", 1),
-    "create reset": ("create", "reset", {}, "sandbox_create_failed", 1),
-    "create garbage": ("create", "garbage", {}, None, 1),
-    "upload 400": ("upload", "status", {"status": 400}, "upload_failed", 1),
-    "upload 401": ("upload", "status", {"status": 401}, "upload_failed", 1),
-    "upload 429 for ever": ("upload", "status", {"status": 429, **ALWAYS}, "e2b_rate_limited", 3),
-    "upload 500 for ever": ("upload", "status", {"status": 500, **ALWAYS}, "upload_failed", 3),
-    "upload 502 gone": ("upload", "status", {"status": 502, **ALWAYS}, "sandbox_lost", 2),
-    "upload 507": ("upload", "status", {"status": 507}, "upload_failed", 1),
-    "upload page": ("upload", "text", {"status": 200}, "upstream_protocol", 1),
-    "start 401": ("start", "status", {"status": 401}, "agent_start_failed", 1),
-    "start 429 for ever": ("start", "status", {"status": 429, **ALWAYS}, "e2b_rate_limited", 3),
-    "start 500": ("start", "status", {"status": 500}, "agent_start_failed", 1),
-    "start 502 gone": ("start", "status", {"status": 502, **ALWAYS}, "sandbox_lost", 2),
-    "start page": ("start", "text", {"status": 200}, "upstream_protocol", 1),
-    "start no event": ("start", "body", {"status": 200, "content_type": ENVELOPE}, "upstream_protocol", 1),
-    "start reset": ("start", "reset", {}, "agent_start_failed", 1),
-    "start closed": ("start", "refuse", {}, "agent_start_failed", 1),
-    "start silence": ("start", "silence", {}, "agent_start_failed", 1),
-    "start bad cwd": ("start", "connect_error", {"code": "invalid_argument"}, "agent_start_failed", 1),
-    "start unavailable": ("start", "connect_error", {"code": "unavailable"}, "agent_start_failed", 1),
-    "start exhausted": ("start", "connect_error", {"code": "resource_exhausted"}, "e2b_rate_limited", 1),
-    "stream reset": ("stream", "reset", {"after": 2}, "sandbox_lost", None),
-    "stream closed": ("stream", "fin", {"after": 2}, "sandbox_lost", None),
-    "stream killed": ("stream", "kill", {"after": 2}, "sandbox_lost", None),
-    "stream silent": ("stream", "silence", {"after": 2}, "sandbox_lost", None),
-    "stream unavailable": ("stream", "error", {"after": 2, "code": "unavailable"}, "sandbox_lost", None),
-    "stream canceled": ("stream", "error", {"after": 2, "code": "canceled"}, "sandbox_lost", None),
-    "stream internal": ("stream", "error", {"after": 2, "code": "internal"}, "upstream_protocol", None),
-    "stream ends unfinished": ("stream", "eof", {"after": 2}, "upstream_protocol", None),
-    "stream ends without end": ("stream", "no_end", {"after": 2}, "upstream_protocol", None),
-    "stream oversized": ("stream", "oversized", {"after": 2}, "upstream_protocol", None),
-    "stream compressed": ("stream", "compressed", {"after": 2}, "upstream_protocol", None),
-    "stream flags": ("stream", "bad_flags", {"after": 2}, "upstream_protocol", None),
-    "stream no JSON": ("stream", "bad_json", {"after": 2}, "upstream_protocol", None),
-    "stream no base64": ("stream", "bad_base64", {"after": 2}, "upstream_protocol", None),
-}
+SERVICE_GONE = {"action": "status", "status": 502, "times": None}
+EVENTS = 3
+COLUMNS = [(stage, name) for stage in ("create", "upload", "start") for name in cells(stage)]
 
 
-@pytest.mark.parametrize("name", FATAL)
-async def test_a_fault_gives_its_code_and_leaves_nothing(double, start_server, client, name):
-    stage, action, options, code, tries = FATAL[name]
-    server = start_server(env=QUICK)
-    double.inject(stage, action, **options)
-    answer = await query(client, server, script(events=5))
-    expected = {code} if code else {"upstream_protocol", "sandbox_create_failed"}
-    assert answer.error_code in expected, answer.events[-1:]
-    if tries:
-        assert len(double.ledger.of_stage(stage)) == tries
-    numbered = [event["seq"] for event in answer.events if "seq" in event]
-    assert numbered == (list(range(options["after"])) if stage == "stream" else [])
-    text = answer.events[-1]["error"]
-    assert text and "\n" not in text and double.key not in text
-    assert not double.ledger.of_stage("collect")
+async def check_tries(faults, stage, run_id, tries):
+    """So many requests of the stage, none of a later one."""
+    assert tries[0] <= faults.count(stage, run_id) <= tries[1]
+    later = ("upload", "start", "collect")[("create", "upload", "start").index(stage) :]
+    assert not [other for other in later if faults.count(other, run_id)]
 
 
-# Faults a run survives: stage, action and its options, how often they fire.
-PASSING = {
-    "create 429": ("create", "status", {"status": 429, "retry_after": "1"}),
-    "create 500": ("create", "status", {"status": 500}),
-    "create 503": ("create", "status", {"status": 503}),
-    "upload 409": ("upload", "status", {"status": 409}),
-    "upload 429": ("upload", "status", {"status": 429}),
-    "upload 500 twice": ("upload", "status", {"status": 500, "times": 2}),
-    "upload 503": ("upload", "status", {"status": 503}),
-    "upload reset": ("upload", "reset", {}),
-    "start 409": ("start", "status", {"status": 409}),
-    "start 429": ("start", "status", {"status": 429}),
-    "create slow": ("create", "delay", {"seconds": 0.3}),
-    "kill 404": ("kill", "status", {"status": 404, "applied": True}),
-    "listing refused": ("collect", "status", {"status": 500, "times": None}),
-    "stream ends after its end": ("stream", "trailing", {"after": 5}),
-}
+async def check_search(faults, client, run_id, sandboxes):
+    """Sandboxes that a create may have left are looked for and deleted; where none can be left, nobody looks."""
+    faults.double.forget_faults()
+    if sandboxes:
+        await faults.double.until(lambda ledger: ledger.of_stage("find", run_id), 5, "a search")
+        await faults.until_deleted(run_id, sandboxes)
+        return
+    # The same worker's next run would come after the search. It also shows that the fault is over.
+    (await query(client, faults.server, script())).check_complete(EVENTS)
+    assert not faults.count("find", run_id)
 
 
-@pytest.mark.parametrize("name", PASSING)
-async def test_a_passing_fault_is_survived(double, start_server, client, name):
-    stage, action, options = PASSING[name]
-    server = start_server(env=QUICK)
-    rule = double.inject(stage, action, **options)
-    answer = await query(client, server, script(events=5))
-    if action == "trailing":
-        assert answer.error_code == "agent_exit"
+@pytest.mark.parametrize(("stage", "name"), COLUMNS, ids=[f"{stage} - {name}" for stage, name in COLUMNS])
+async def test_a_failure_ends_the_run(faults, client, stage, name):
+    row = ROWS[name]
+    cell = getattr(row, stage)
+    faults.double.inject(**fault_of(row, stage, None), applied=cell.search)
+    if row.gone:
+        faults.double.inject("probe", **SERVICE_GONE)
+    answer = await query(client, faults.server, script(files={"a.txt": "1"}), anthropic_api_key=faults.caller_key)
+    text = await faults.check_end(answer, cell.code)
+    assert [event["type"] for event in answer.events] == ["error"]
+    await check_tries(faults, stage, answer.run_id, cell.tries)
+    assert faults.count("probe", answer.run_id) == cell.probe
+    if row.action == "status":
+        assert f"{row.options['status']}: " in text
+    assert cell.text in text
+    if stage == "create":
+        await check_search(faults, client, answer.run_id, faults.count("create", answer.run_id) * cell.search)
     else:
-        answer.check_complete(5)
-    if rule.times:
-        await double.until(lambda ledger: rule.fired == rule.times, 5, "the fault to fire")
+        await faults.until_deleted(answer.run_id, 1)
+        assert not faults.count("find", answer.run_id)
 
 
-async def test_retry_after_is_kept(double, start_server, client):
-    server = start_server()
-    double.inject("create", "status", status=429, retry_after="2")
-    (await query(client, server, script())).check_complete(3)
-    first, second = double.ledger.of_stage("create")
-    assert second.at - first.answered_at >= 2 - TIMER_SECONDS
+@pytest.mark.parametrize("name", STREAM)
+async def test_a_broken_stream_ends_the_run(faults, client, name):
+    row = STREAM[name]
+    faults.double.inject("stream", row.action, after=2, **row.options)
+    if row.gone:
+        faults.double.inject("probe", **SERVICE_GONE)
+    answer = await query(client, faults.server, script(events=5))
+    text = await faults.check_end(answer, row.code)
+    assert row.text in (None, text)
+    assert [event["seq"] for event in answer.events if "seq" in event] == [0, 1]
+    assert faults.count("start", answer.run_id) == 1
+    assert faults.count("probe", answer.run_id) == row.probe
+    assert faults.count("collect", answer.run_id) == (row.code == "agent_exit")
+    assert not faults.count("find", answer.run_id)
+    await faults.until_deleted(answer.run_id, 1)
 
 
-async def test_a_service_that_is_down_is_tried_three_times(double, server, client):
-    double.go_down()
-    answer = await query(client, server, "hello")
-    assert answer.error_code == "sandbox_create_failed"
-    double.come_up()
-    assert (await query(client, server, "hello")).error_code is None
+# --- A.5: errors in Connect's words ---
 
 
-async def test_a_service_that_comes_back_is_found(double, server, client):
-    double.go_down()
-    async with client.stream("POST", f"{server.url}/query", json={"prompt": "hello"}) as answer:
-        double.come_up()
-        assert '"type":"result"' in (await answer.aread()).decode()
+@pytest.mark.parametrize("gone", [False, True], ids=["alive", "gone"])
+@pytest.mark.parametrize("form", ["end of stream", "status"])
+@pytest.mark.parametrize("code", RPC)
+async def test_a_connect_error_before_the_start_event(faults, client, code, form, gone):
+    words = "no room\nfor you"
+    if form == "status":
+        body = '{"code":"%s","message":"no room\\nfor you"}' % code
+        faults.double.inject("start", "body", status=RPC_STATUS[code], body=body, **ALWAYS)
+    else:
+        faults.double.inject("start", "connect_error", code=code, message=words, **ALWAYS)
+    if gone:
+        faults.double.inject("probe", **SERVICE_GONE)
+    answer = await query(client, faults.server, script())
+    lost = gone and RPC[code].probe
+    text = await faults.check_end(answer, "sandbox_lost" if lost else RPC[code].before)
+    assert lost or "no room for you" in text or "401: " in text
+    assert (faults.count("start", answer.run_id), faults.count("probe", answer.run_id)) == (1, RPC[code].probe)
+    await faults.until_deleted(answer.run_id, 1)
 
 
-TEXTS = {
-    "create": ("create", "status", {"status": 401}, "401: Unauthorized, please check your credentials."),
-    "lost": ("stream", "reset", {"after": 1}, "connection to the sandbox was lost"),
-    "killed": ("stream", "kill", {"after": 1}, "the sandbox was killed or reached its end of life"),
-}
+@pytest.mark.parametrize("code", RPC)
+async def test_a_connect_error_after_the_start_event(faults, client, code):
+    faults.double.inject("stream", "error", after=2, code=code, message="the reason\nin two lines")
+    answer = await query(client, faults.server, script(events=5))
+    text = await faults.check_end(answer, RPC[code].after)
+    if RPC[code].after == "upstream_protocol":
+        assert text == f"{code}: the reason in two lines"
+    assert faults.count("start", answer.run_id) == 1
+    await faults.until_deleted(answer.run_id, 1)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-async def test_texts_that_clients_know(double, server, client, name):
-    stage, action, options, text = TEXTS[name]
-    double.inject(stage, action, **options)
-    answer = await query(client, server, script(events=5))
-    assert answer.events[-1]["error"] == text
+# --- failures that pass ---
 
 
-async def test_a_missing_template_is_named(double, server, client):
-    double.set_templates("other")
-    assert (await query(client, server, "hello")).error_code == "template_not_found"
+PASSING = ["409", "429 with Retry-After", "429 without", "500", "500 page", "503", "504", "reset", "short body"]
+SURVIVED = [
+    (stage, name)
+    for stage, names in {
+        "create": ["429 with Retry-After", "500", "503", "504"],
+        "upload": [*PASSING, "502 not found"],
+        "start": ["409", "429 with Retry-After", "429 without", "502 not found"],
+    }.items()
+    for name in names
+]
+
+
+@pytest.mark.parametrize(("stage", "name"), SURVIVED, ids=[f"{stage} - {name}" for stage, name in SURVIVED])
+async def test_a_failure_that_passes_is_survived(faults, client, stage, name):
+    rule = faults.double.inject(**fault_of(ROWS[name], stage, 1))
+    answer = await query(client, faults.server, script(events=5))
+    answer.check_complete(5)
+    assert (rule.fired, faults.count(stage, answer.run_id)) == (1, 2)
+    assert (await final_record(faults.server, answer.run_id)).outcome == "completed"
+
+
+async def test_the_sandbox_of_a_first_create_is_found_while_the_second_works(faults, client):
+    faults.double.inject("create", "status", status=503, applied=True)
+    async with open_query(client, faults.server, script(hold="until found")) as stream:
+
+        def one_left(ledger):
+            made = [sandbox for sandbox in ledger.created() if sandbox.run_id == stream.run_id]
+            return len(made) == 2 and [bool(sandbox.deleted_at) for sandbox in made] == [True, False]
+
+        await faults.double.until(one_left, 10, "the deletion of the first sandbox alone")
+        faults.double.release("until found")
+        (await stream.rest()).check_complete(EVENTS)
+    await faults.until_deleted(stream.run_id, 2)
+
+
+# --- the run's own time ---
+
+
+SLOW_STAGES = {"create": "hold", "upload": "silence", "start": "silence", "stream": "hold"}
+
+
+async def test_the_deadline_ends_a_run_in_every_stage(double, start_server, client):
+    """All at once: each run hangs at one stage until 5 s are over, for create those of the setting `timeout`."""
+    server = start_server("--timeout", "5")
+    for stage, action in SLOW_STAGES.items():
+        double.inject(stage, action, gate="late", marker=f"slow-{stage}")
+    runs = [
+        query(client, server, script(marker=f"slow-{stage}"), timeout=5, anthropic_api_key=f"key-slow-{stage}")
+        for stage in SLOW_STAGES
+    ]
+    answers = await asyncio.gather(*runs)
+    double.release("late")
+    for stage, answer in zip(SLOW_STAGES, answers, strict=True):
+        assert (answer.error_code, answer.events[-1]["error"]) == ("run_timeout", "run exceeded its timeout of 5 s"), stage
+        assert (await final_record(server, answer.run_id)).code == "run_timeout"
+        stages = [entry.stage for entry in double.ledger.of_run(answer.run_id) if entry.stage in SLOW_STAGES]
+        assert stages == list(SLOW_STAGES)[: 1 + min(list(SLOW_STAGES).index(stage), 2)]
+
+
+@pytest.mark.parametrize("action", ["reset", "eof"])
+async def test_a_stream_lost_at_the_end_of_life_is_a_timeout(faults, client, action):
+    # The time to live is lowered to the run's own timeout: 5 s. What is lost in its last two seconds was its end.
+    faults.double.inject("create", "status", status=400, message="Timeout cannot be greater than 1 hours")
+    faults.double.inject("stream", action, after=2)
+    answer = await query(client, faults.server, script(events=3, interval_ms=3200, keepalive_ms=500), timeout=5)
+    await faults.check_end(answer, "run_timeout")
+
+
+# --- neighbours ---
 
 
 async def test_a_fault_of_one_run_is_not_its_neighbours(double, server, client):

@@ -79,7 +79,7 @@ async def test_a_file_that_cannot_be_read_is_left_out(double, server, client, ac
 
 
 async def test_a_read_that_is_cut_begins_anew(double, server, client):
-    double.inject("read", "short")
+    double.inject("read", "short", status=200, body="half of it, then ")
     answer = await query(client, server, script(files={"a.txt": "whole"}))
     assert [base64.b64decode(event["data"]) for event in answer.of_type("file")] == [b"whole"]
     assert not answer.of_type("warning")

@@ -28,7 +28,7 @@ class Fault:
     action: str
     nth: int | None = None  # only the n-th request of this stage
     times: int | None = 1  # how often it fires; None: always
-    marker: str | None = None  # only runs whose prompt holds this text (not for create: it has no prompt)
+    marker: str | None = None  # only runs whose prompt holds this text; before it is known: requests that hold it
     path: str | None = None  # only requests whose path or query holds this text
     applied: bool = False  # the request takes effect before the fault hides its answer
     status: int = 500
@@ -135,15 +135,21 @@ async def text(double, request, rule, stage, sandbox_id):
 
 async def body(double, request, rule, stage, sandbox_id):
     """A chosen status with a chosen body."""
-    return web.Response(status=rule.status, text=rule.body or "", headers={"Content-Type": rule.content_type})
+    return web.Response(status=rule.status, body=(rule.body or "").encode(), headers={"Content-Type": rule.content_type})
 
 
 async def short(double, request, rule, stage, sandbox_id):
-    """A good answer whose body ends before its announced length."""
-    request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"half of it, then ")
+    """An answer that ends before the length it announced."""
+    head = f"HTTP/1.1 {rule.status} OK\r\nContent-Type: {rule.content_type}\r\nContent-Length: 1000\r\n\r\n"
+    request.transport.write(head.encode() + (rule.body or "{").encode())
     await asyncio.sleep(0)
     request.transport.close()
     raise Dropped
+
+
+async def leave(double, request, rule, stage, sandbox_id):
+    """The usual answer, and with it the connection ends and nobody listens any more."""
+    await double.close_listener()
 
 
 async def garbage(double, request, rule, stage, sandbox_id):
@@ -188,6 +194,7 @@ BEFORE_ANSWER = {
     "text": text,
     "body": body,
     "short": short,
+    "leave": leave,
     "garbage": garbage,
     "oversized": oversized,
     "silence": silence,
@@ -285,6 +292,29 @@ async def stream_trailing(double, stream, rule):
     return False
 
 
+async def end_then(stream, rule):
+    """The end event of a process that exited with the rule's status."""
+    await stream.write(connect_wire.end(rule.status))
+
+
+async def stream_end_error(double, stream, rule):
+    """The process ends, then the stream ends with an error."""
+    await end_then(stream, rule)
+    return await stream_error(double, stream, rule)
+
+
+async def stream_end_eof(double, stream, rule):
+    """The process ends, then the stream without its last envelope."""
+    await end_then(stream, rule)
+    return False
+
+
+async def stream_end_reset(double, stream, rule):
+    """The process ends, then the connection is reset."""
+    await end_then(stream, rule)
+    return await stream_reset(double, stream, rule)
+
+
 IN_STREAM = {
     "reset": stream_reset,
     "fin": stream_fin,
@@ -300,4 +330,7 @@ IN_STREAM = {
     "bad_json": stream_bad_json,
     "bad_base64": stream_bad_base64,
     "trailing": stream_trailing,
+    "end_error": stream_end_error,
+    "end_eof": stream_end_eof,
+    "end_reset": stream_end_reset,
 }

@@ -24,6 +24,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 
 import connect_wire
 import double_checks as checks
@@ -119,6 +120,10 @@ class E2BDouble:
         self._faults.append(rule)
         return rule
 
+    def forget_faults(self) -> None:
+        """Takes every rule back."""
+        self._faults.clear()
+
     def release(self, gate: str) -> None:
         """Opens a gate: whoever waits for it, now or later, goes on."""
         self._loop.call_soon_threadsafe(lambda: self.gate(gate).set())
@@ -156,7 +161,10 @@ class E2BDouble:
             self._transports[transport] = self._transports.get(transport, 0) + 1
         try:
             body = await request.read()
+            self._note_run(entry, request, body)
             response = await self._answer(request, body, stage, handler, sandbox, entry)
+            if entry.fault == "leave":
+                response.force_close()
             self.ledger.note(entry, status=response.status, answered_at=time.monotonic())
             return response
         except Dropped:
@@ -186,7 +194,7 @@ class E2BDouble:
         if handler == self._start_process and (other := self._other_process(body)):
             stage, handler = other
             self.ledger.note(entry, stage=stage)
-        rule = self._due_fault(entry, sandbox)
+        rule = self._due_fault(entry, sandbox, body)
         if rule:
             self.ledger.note(entry, fault=rule.action)
             if rule.applied:
@@ -197,6 +205,17 @@ class E2BDouble:
         if "E2b-Sandbox-Id" in request.headers and (sandbox is None or sandbox.dead):
             return error_answer(stage, request.headers["E2b-Sandbox-Id"], 502)
         return await handler(request, body, sandbox, entry)
+
+    def _note_run(self, entry, request, body: bytes) -> None:
+        """Books whose create or lookup this is, before anything can go wrong with it."""
+        metadata = {}
+        if entry.stage == "find":
+            metadata = checks.list_metadata(request.query_string) or {}
+        elif entry.stage == "create":
+            with suppress(ValueError, AttributeError):
+                metadata = json.loads(body).get("metadata") or {}
+        if metadata.get("request_id"):
+            self.ledger.note(entry, run_id=metadata["request_id"])
 
     def _other_process(self, body: bytes):
         """Stage and handler of a Start that is not the agent's."""
@@ -230,10 +249,13 @@ class E2BDouble:
             name = request.path.rsplit("/", 1)[-1]
         return self.ledger.sandboxes.get(name)
 
-    def _due_fault(self, entry, sandbox: Sandbox | None) -> Fault | None:
+    def _due_fault(self, entry, sandbox: Sandbox | None, body: bytes) -> Fault | None:
         """The first rule that matches this request, counted as fired."""
         ordinal = self.ledger.ordinal(entry.stage)
-        prompt = agent_config(sandbox).get("prompt", "") if sandbox else ""
+        if entry.stage in ("create", "upload"):
+            prompt = body.decode(errors="replace")
+        else:
+            prompt = agent_config(sandbox).get("prompt", "") if sandbox else ""
         for rule in self._faults:
             if rule.matches(entry.stage, ordinal, prompt, entry.path):
                 rule.fired += 1

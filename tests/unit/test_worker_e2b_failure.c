@@ -126,7 +126,7 @@ static void expect_message(int status, const char *body, const char *wanted)
         .outcome = TRANSFER_ANSWERED, .status = status, .body = body, .body_length = strlen(body), .error = ""};
     char message[E2B_MESSAGE_MAX_BYTES];
 
-    e2b_message(&answer, message);
+    e2b_message(&answer, NULL, message);
     assert_string_equal(message, wanted);
 }
 

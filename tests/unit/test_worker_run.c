@@ -27,6 +27,7 @@ static struct world {
     struct event_stream_handlers client;
     bool creating, uploading, streaming, collecting; /* what is under way */
     bool open;                                       /* the client's stream */
+    bool stopped;                                    /* the agent's stream, before its process ended */
     int kills, kill_signals, searches, ends, aborts;
     char events[2048]; /* what the client saw, one a line */
 } world;
@@ -118,6 +119,12 @@ void agent_stream_pause(struct agent_stream *stream)
 void agent_stream_resume(struct agent_stream *stream)
 {
     (void)stream;
+}
+
+bool agent_stream_stopped(const struct agent_stream *stream)
+{
+    (void)stream;
+    return world.stopped;
 }
 
 struct collection *collection_start(const struct e2b_context *e2b, const struct e2b_sandbox *sandbox,

@@ -49,6 +49,10 @@ class ThreadedDouble:
         """Adds a fault rule; see double_faults.Fault."""
         return self._double.inject(stage, action, **when)
 
+    def forget_faults(self) -> None:
+        """Takes every fault rule back."""
+        self._double.forget_faults()
+
     def release(self, gate: str) -> None:
         """Opens a gate that a script or fault holds on."""
         self._double.release(gate)
