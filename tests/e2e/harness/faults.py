@@ -1,5 +1,6 @@
 """One server and one double for many broken runs, one after the other; each is judged by its own run id."""
 
+import re
 from contextlib import contextmanager, suppress
 
 from . import leaks
@@ -49,6 +50,10 @@ class Faults:
     def count(self, stage: str, run_id: str) -> int:
         """Requests of a run at a stage."""
         return len(self.double.ledger.of_stage(stage, run_id))
+
+    def duration(self, run_id: str) -> float:
+        """Seconds a run took, by its record."""
+        return float(re.search(rf"run {run_id} ended .*duration=([\d.]+)s", self.server.stderr)[1])
 
     async def check_end(self, answer: Answer, code: str) -> str:
         """The code is the client's and the record's, the text is fit to be shown; returns the text."""
