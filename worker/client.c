@@ -70,7 +70,7 @@ static void gone(struct client *client)
 static enum guard_verdict feed_guard(struct client *client, struct evbuffer *input, size_t *at)
 {
     size_t taken, end = evbuffer_get_length(input);
-    enum guard_verdict verdict = request_guard_feed(&client->guard, "", 0, &taken);
+    enum guard_verdict verdict = request_guard_feed(&client->guard, NULL, 0, &taken);
 
     while (*at < end && (verdict == GUARD_MORE || verdict == GUARD_COMPLETE)) {
         struct evbuffer_ptr position;

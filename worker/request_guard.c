@@ -167,9 +167,10 @@ static enum guard_verdict in_target(struct request_guard *guard, char c)
     return guard->nul_length == strlen(nul) ? GUARD_BAD : GUARD_MORE;
 }
 
+/* The line's end does not count to its length. */
 static enum guard_verdict in_request_line(struct request_guard *guard, char c)
 {
-    if (++guard->line_bytes > GUARD_REQUEST_LINE_MAX_BYTES)
+    if (c != '\n' && ++guard->line_bytes > GUARD_REQUEST_LINE_MAX_BYTES)
         return GUARD_LONG_URI;
     switch (guard->state) {
     case GUARD_IN_METHOD:
@@ -278,21 +279,41 @@ static enum guard_verdict in_chunk_size(struct request_guard *guard, char c)
     return GUARD_MORE;
 }
 
-/* Trailers end with an empty line. */
+static enum guard_verdict end_trailer(struct request_guard *guard)
+{
+    bool empty = guard->value_length == 0;
+    bool named = guard->trailer_named;
+
+    guard->value_length = 0;
+    guard->trailer_named = false;
+    if (!empty)
+        return named ? GUARD_MORE : GUARD_BAD;
+    guard->state = GUARD_AT_MESSAGE_END;
+    return GUARD_COMPLETE;
+}
+
+/* Trailers are fields nobody reads, and end with an empty line. */
 static enum guard_verdict in_trailers(struct request_guard *guard, char c)
 {
-    if (c == '\n') {
-        bool empty = guard->value_length == 0;
-
-        guard->value_length = 0;
-        if (empty)
-            guard->state = GUARD_AT_MESSAGE_END;
-        return empty ? GUARD_COMPLETE : GUARD_MORE;
-    }
+    if (c == '\n')
+        return end_trailer(guard);
     if (++guard->line_bytes > TRAILERS_MAX_BYTES)
         return GUARD_BAD;
+    if (guard->trailer_named) {
+        if (c != '\t' && (unsigned char)c < 0x20)
+            return GUARD_BAD;
+    } else if (c == ':' && guard->value_length > 0) {
+        guard->trailer_named = true;
+    } else if (!is_token((unsigned char)c)) {
+        return GUARD_BAD;
+    }
     guard->value_length++;
     return GUARD_MORE;
+}
+
+static bool is_in_headers(const struct request_guard *guard)
+{
+    return guard->state >= GUARD_AT_LINE_START && guard->state <= GUARD_IN_VALUE;
 }
 
 /* CR counts only directly before LF; anywhere else in the framing it is an attack. */
@@ -303,8 +324,10 @@ static enum guard_verdict feed_byte(struct request_guard *guard, char c)
     if (guard->seen_cr && c != '\n')
         return GUARD_BAD;
     guard->seen_cr = c == '\r';
-    if (c == '\r')
+    if (c == '\r') {
+        guard->headers_bytes += is_in_headers(guard);
         return GUARD_MORE;
+    }
     switch (guard->state) {
     case GUARD_IN_CHUNK_SIZE:
     case GUARD_IN_CHUNK_EXTENSION:
@@ -330,7 +353,7 @@ static size_t skip_body(struct request_guard *guard, size_t length)
     return taken;
 }
 
-enum guard_verdict request_guard_feed(struct request_guard *guard, const char *bytes, size_t length, size_t *taken)
+enum guard_verdict request_guard_feed(struct request_guard *guard, char *bytes, size_t length, size_t *taken)
 {
     enum guard_verdict verdict = guard->state == GUARD_AT_MESSAGE_END ? GUARD_COMPLETE : GUARD_MORE;
 
@@ -344,7 +367,10 @@ enum guard_verdict request_guard_feed(struct request_guard *guard, const char *b
         } else {
             bool in_head = !guard->head_complete;
 
-            verdict = feed_byte(guard, bytes[(*taken)++]);
+            verdict = feed_byte(guard, bytes[*taken]);
+            if (guard->state == GUARD_IN_CHUNK_EXTENSION && bytes[*taken] != '\r')
+                bytes[*taken] = ' ';
+            (*taken)++;
             guard->position += in_head;
         }
         if (verdict != GUARD_MORE && verdict != GUARD_COMPLETE)

@@ -16,8 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GUARD_REQUEST_LINE_MAX_BYTES (8u << 10)
-#define GUARD_HEADERS_MAX_BYTES      (32u << 10)
+#define GUARD_REQUEST_LINE_MAX_BYTES (8u << 10)  /* without its end */
+#define GUARD_HEADERS_MAX_BYTES      (32u << 10) /* all field lines with their ends, and the empty line */
 #define GUARD_HEADERS_MAX_COUNT      100
 
 enum guard_verdict {
@@ -38,7 +38,6 @@ enum guard_state {
     GUARD_AT_LINE_START,
     GUARD_IN_NAME,
     GUARD_IN_VALUE,
-    GUARD_AT_HEAD_END, /* CR of the empty line seen */
     GUARD_IN_BODY,
     GUARD_IN_CHUNK_SIZE,
     GUARD_IN_CHUNK_EXTENSION,
@@ -97,7 +96,8 @@ struct request_guard {
     uint64_t body_left;  /* of the body or the current chunk */
     uint64_t body_bytes; /* declared, or of all chunks so far */
     unsigned chunk_digits;
-    char name[40]; /* of the current field, lower case; longer ones are cut: none of ours is */
+    bool trailer_named; /* the colon of the current trailer was seen */
+    char name[40];      /* of the current field, lower case; longer ones are cut: none of ours is */
     size_t name_length;
     char value[24];      /* of the current field or the version, trimmed of leading blanks */
     size_t value_length; /* may pass sizeof value: then the value is cut */
@@ -107,9 +107,10 @@ struct request_guard {
 void request_guard_init(struct request_guard *guard, uint64_t body_limit_bytes);
 /*
  * Takes up to length bytes, *taken says how many: less only with GUARD_HEAD. After a verdict that refuses, or
- * GUARD_PIPELINED, the guard is of no more use.
+ * GUARD_PIPELINED, the guard is of no more use. Chunk extensions, which nobody here knows and evhttp cannot read,
+ * become blanks.
  */
-enum guard_verdict request_guard_feed(struct request_guard *guard, const char *bytes, size_t length, size_t *taken);
+enum guard_verdict request_guard_feed(struct request_guard *guard, char *bytes, size_t length, size_t *taken);
 /* The pieces of a complete head, whose first byte is at bytes. */
 void request_guard_head(const struct request_guard *guard, const char *bytes, struct request_head *head);
 /* Has a byte of the request come? */

@@ -570,6 +570,16 @@ def test_a_chunked_body_is_taken(server):
     assert complete and b'"type":"result"' in content
 
 
+def test_extensions_and_trailers_of_chunks_are_skipped(server):
+    """2.2: chunked bodies are accepted, also with what RFC 9112 7.1 lets a sender add."""
+    body = json.dumps({"prompt": script(events=2)}).encode()
+    chunks = b'5;a;b="c d"\r\n%b\r\n%x;e\r\n%b\r\n0;f=g\r\nX-Sum: 1\r\nY:\r\n\r\n'
+    request = b"POST /query HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = exchange(server, request + chunks % (body[:5], len(body) - 5, body[5:]))
+    assert status_of(answer) == 200
+    assert b'"type":"result"' in answer
+
+
 def test_expect_100_gets_its_100(server):
     request = query_bytes(server, "hello", extra="Expect: 100-continue\r\n")
     head, _, body = request.partition(b"\r\n\r\n")
@@ -624,9 +634,31 @@ def test_a_body_that_was_answered_is_not_held(double, start_server):
     ids=["line", "block", "fields"],
 )
 def test_a_large_head_is_refused(double, server, request_bytes, status):
+    """2.3."""
     workers = server.workers()
     assert status_of(exchange(server, request_bytes)) == status
     check_untouched(double, server, workers)
+
+
+def line_of(length: int) -> bytes:
+    """A request whose request line is this long."""
+    return b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * (length - len("GET / HTTP/1.1")))
+
+
+def block_of(length: int) -> bytes:
+    """A request whose header block is this long."""
+    return b"GET /nothing HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"a" * (length - len("Host: x..X: ....")))
+
+
+def test_the_limits_of_the_head_are_exact(server):
+    """2.3: over 8 KiB, over 32 KiB, over 100 fields."""
+    fields = b"GET /nothing HTTP/1.1\r\nHost: x\r\n"
+    limits = {
+        (line_of(8192), 404), (line_of(8193), 414), (block_of(32768), 404), (block_of(32769), 431),
+        (fields + b"X: y\r\n" * 99 + b"\r\n", 404), (fields + b"X: y\r\n" * 100 + b"\r\n", 431),
+    }  # fmt: skip
+    for request, status in limits:
+        assert status_of(exchange(server, request)) == status, (len(request), status)
 
 
 # --- deadlines ---
@@ -729,6 +761,7 @@ SMUGGLED = {
     "no host": post(b"Content-Length: " + LENGTH + b"\r\n", host=b""),
     "bad chunk": post(b"Transfer-Encoding: chunked\r\n", b"zz\r\n" + BODY + b"\r\n0\r\n\r\n"),
     "negative chunk": post(b"Transfer-Encoding: chunked\r\n", b"-5\r\n" + BODY + b"\r\n0\r\n\r\n"),
+    "bad trailer": post(b"Transfer-Encoding: chunked\r\n", CHUNKED[:-2] + b"no colon\r\n\r\n"),
     "version 1.2": post(b"Content-Length: " + LENGTH + b"\r\n", version=b"HTTP/1.2"),
     "version 2.0": post(b"Content-Length: " + LENGTH + b"\r\n", version=b"HTTP/2.0"),
     "no version": b"GET /health\r\nHost: x\r\n\r\n",

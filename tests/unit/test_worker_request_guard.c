@@ -22,7 +22,14 @@ static const struct {
      GUARD_COMPLETE},
     {"the coding's name has no case", POST "Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n", 0, GUARD_COMPLETE},
     {"extensions and trailers of chunks are skipped",
-     POST "Transfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\nT: v\r\n\r\n", 0, GUARD_COMPLETE},
+     POST "Transfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\nT: v\r\nU:\r\n\r\n", 0, GUARD_COMPLETE},
+    {"a trailer without a colon is refused", POST "Transfer-Encoding: chunked\r\n\r\n0\r\nT\r\n\r\n", 0, GUARD_BAD},
+    {"a trailer without a name is refused", POST "Transfer-Encoding: chunked\r\n\r\n0\r\n: v\r\n\r\n", 0, GUARD_BAD},
+    {"a folded trailer is refused", POST "Transfer-Encoding: chunked\r\n\r\n0\r\nT: v\r\n w\r\n\r\n", 0, GUARD_BAD},
+    {"a blank in a trailer's name is refused", POST "Transfer-Encoding: chunked\r\n\r\n0\r\nT : v\r\n\r\n", 0,
+     GUARD_BAD},
+    {"a control byte in a trailer is refused", POST "Transfer-Encoding: chunked\r\n\r\n0\r\nT: \1\r\n\r\n", 0,
+     GUARD_BAD},
     {"blanks around a value do not count", POST "Content-Length: \t 3 \r\n\r\nabc", 0, GUARD_COMPLETE},
     {"bytes after the message are pipelining", GET "\r\nG", 0, GUARD_PIPELINED},
     {"bytes after a body are pipelining", POST "Content-Length: 1\r\n\r\nab", 0, GUARD_PIPELINED},
@@ -68,11 +75,14 @@ static const struct {
 };
 
 /* Goes on over the end of the head, as a client does whose request is let in. */
-static enum guard_verdict feed(const char *bytes, size_t length, size_t step)
+static enum guard_verdict feed(const char *text, size_t length, size_t step)
 {
     struct request_guard guard;
     enum guard_verdict verdict = GUARD_MORE;
     size_t at = 0, taken;
+    char *bytes = malloc(length);
+
+    memcpy(bytes, text, length);
 
     request_guard_init(&guard, LIMIT_BYTES);
     do {
@@ -81,6 +91,7 @@ static enum guard_verdict feed(const char *bytes, size_t length, size_t step)
             break;
         at += taken;
     } while (at < length || verdict == GUARD_HEAD);
+    free(bytes);
     return verdict;
 }
 
@@ -100,7 +111,7 @@ static void test_each_request_gets_its_verdict_however_it_is_cut(void **state)
     }
 }
 
-/* A head with `count` fields, the last one padded so that the header block has `bytes` bytes (0: as it is). */
+/* A head with `count` fields and one that pads the header block to `bytes` bytes (0: as it is). */
 static char *head_of(size_t target, size_t count, size_t bytes)
 {
     char *text = NULL;
@@ -119,7 +130,7 @@ static char *head_of(size_t target, size_t count, size_t bytes)
     if (bytes > 0) {
         fputs("P: ", out);
         fflush(out);
-        for (size_t i = size - start; i < bytes - 3; i++)
+        for (size_t i = size - start; i < bytes - strlen("\r\n\r\n"); i++)
             fputc('p', out);
         fputs("\r\n", out);
     }
@@ -138,16 +149,30 @@ static void expect_head(size_t target, size_t count, size_t bytes, enum guard_ve
 
 static void test_bounds_of_the_head_are_exact(void **state)
 {
-    /* "GET /", " HTTP/1.1" and LF are counted, CR is not. */
-    size_t longest = GUARD_REQUEST_LINE_MAX_BYTES - strlen("GET / HTTP/1.1\n");
+    size_t longest = GUARD_REQUEST_LINE_MAX_BYTES - strlen("GET / HTTP/1.1");
 
     (void)state;
     expect_head(longest, 1, 0, GUARD_COMPLETE);
     expect_head(longest + 1, 1, 0, GUARD_LONG_URI);
     expect_head(0, GUARD_HEADERS_MAX_COUNT, 0, GUARD_COMPLETE);
     expect_head(0, GUARD_HEADERS_MAX_COUNT + 1, 0, GUARD_HEADERS);
-    expect_head(0, 1, GUARD_HEADERS_MAX_BYTES - 100, GUARD_COMPLETE);
-    expect_head(0, 1, GUARD_HEADERS_MAX_BYTES + 100, GUARD_HEADERS);
+    expect_head(0, 1, GUARD_HEADERS_MAX_BYTES, GUARD_COMPLETE);
+    expect_head(0, 1, GUARD_HEADERS_MAX_BYTES + 1, GUARD_HEADERS);
+    expect_head(0, 50, GUARD_HEADERS_MAX_BYTES, GUARD_COMPLETE);
+    expect_head(0, 50, GUARD_HEADERS_MAX_BYTES + 1, GUARD_HEADERS);
+}
+
+static void test_extensions_of_chunks_become_blanks(void **state)
+{
+    char bytes[] = POST "Transfer-Encoding: chunked\r\n\r\n1;a=\"b\"\r\n;\r\n0;c\n\r\n";
+    struct request_guard guard;
+    size_t at = 0, taken;
+
+    (void)state;
+    request_guard_init(&guard, LIMIT_BYTES);
+    while (bytes[at] != '\0' && request_guard_feed(&guard, bytes + at, 1, &taken) != GUARD_BAD)
+        at += taken;
+    assert_string_equal(bytes, POST "Transfer-Encoding: chunked\r\n\r\n1      \r\n;\r\n0  \n\r\n");
 }
 
 static void expect_span(struct span span, const char *text)
@@ -160,8 +185,8 @@ static void expect_span(struct span span, const char *text)
 
 static void test_the_head_is_told_apart_before_its_body_is_judged(void **state)
 {
-    static const char bytes[] = "POST /a?b=c HTTP/1.1\r\nHost: h:1\r\norigin:\t https://x y \t\r\nExpect:\r\n"
-                                "AUTHORIZATION: Bearer t\r\nauthorization: second\r\nContent-Length: 99\r\n\r\nbody";
+    char bytes[] = "POST /a?b=c HTTP/1.1\r\nHost: h:1\r\norigin:\t https://x y \t\r\nExpect:\r\n"
+                   "AUTHORIZATION: Bearer t\r\nauthorization: second\r\nContent-Length: 99\r\n\r\nbody";
     struct request_guard guard;
     struct request_head head;
     size_t at = 0, taken;
@@ -181,7 +206,7 @@ static void test_the_head_is_told_apart_before_its_body_is_judged(void **state)
     expect_span(head.fields[GUARD_FIELD_AUTHORIZATION], "Bearer t");
     expect_span(head.fields[GUARD_FIELD_FORWARDED_FOR], NULL);
     assert_true(request_guard_has_body(&guard));
-    assert_int_equal(request_guard_feed(&guard, "", 0, &taken), GUARD_TOO_LARGE);
+    assert_int_equal(request_guard_feed(&guard, NULL, 0, &taken), GUARD_TOO_LARGE);
 }
 
 static void test_verdicts_have_the_statuses_of_the_contract(void **state)
@@ -200,6 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_request_gets_its_verdict_however_it_is_cut),
         cmocka_unit_test(test_bounds_of_the_head_are_exact),
+        cmocka_unit_test(test_extensions_of_chunks_become_blanks),
         cmocka_unit_test(test_the_head_is_told_apart_before_its_body_is_judged),
         cmocka_unit_test(test_verdicts_have_the_statuses_of_the_contract),
     };
