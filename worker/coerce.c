@@ -23,9 +23,32 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-static bool is_blank(char c)
+/* UTF-8 of what Unicode calls white space, but for U+2000 to U+200A. */
+static const char *const wide_blanks[] = {"\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80", "\xe2\x80\xa8",
+                                          "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f", "\xe3\x80\x80"};
+
+static bool is_general_space(const char *text)
 {
-    return c == ' ' || (c >= '\t' && c <= '\r');
+    return memcmp(text, "\xe2\x80", 2) == 0 && (unsigned char)text[2] >= 0x80 && (unsigned char)text[2] <= 0x8a;
+}
+
+/* Length of the blank that the text starts with, or ends with; 0 when there is none. */
+static size_t blank_at(struct json_text text, bool at_end)
+{
+    const char *one = text.start + (at_end ? text.length - 1 : 0);
+
+    if (text.length == 0)
+        return 0;
+    if (*one == ' ' || (*one >= '\t' && *one <= '\r'))
+        return 1;
+    for (size_t i = 0; i < sizeof wide_blanks / sizeof *wide_blanks; i++) {
+        size_t length = strlen(wide_blanks[i]);
+
+        if (text.length >= length &&
+            memcmp(text.start + (at_end ? text.length - length : 0), wide_blanks[i], length) == 0)
+            return length;
+    }
+    return text.length >= 3 && is_general_space(text.start + (at_end ? text.length - 3 : 0)) ? 3 : 0;
 }
 
 /* Digits, with single `_` between them in strings; behind them, or NULL when there are none. */
@@ -100,12 +123,14 @@ static bool parse_decimal(const char *at, size_t length, struct decimal *decimal
 
 static struct json_text trim(struct json_text text)
 {
-    while (text.length > 0 && is_blank(*text.start)) {
-        text.start++;
-        text.length--;
+    size_t blank;
+
+    while ((blank = blank_at(text, false)) > 0) {
+        text.start += blank;
+        text.length -= blank;
     }
-    while (text.length > 0 && is_blank(text.start[text.length - 1]))
-        text.length--;
+    while ((blank = blank_at(text, true)) > 0)
+        text.length -= blank;
     return text;
 }
 
@@ -183,12 +208,18 @@ static bool decimal_to_integer(const struct decimal *decimal, int64_t *number)
     return true;
 }
 
+/* `60.` and `.0` are numbers, but no integers. */
+static bool has_bare_point(const struct decimal *decimal)
+{
+    return decimal->fraction != NULL && (decimal->fraction_length == 0 || decimal->whole_length == 0);
+}
+
 static enum coerced text_to_integer(struct json_text text, bool is_string, int64_t *number)
 {
     struct decimal decimal;
 
     text = trim(text);
-    if (!parse_decimal(text.start, text.length, &decimal))
+    if (!parse_decimal(text.start, text.length, &decimal) || has_bare_point(&decimal))
         return COERCE_PARSING;
     if (decimal_to_integer(&decimal, number))
         return COERCED;
@@ -325,7 +356,8 @@ enum coerced coerce_bool(struct json_text value, bool *flag)
         json_decref(string);
         return known ? COERCED : COERCE_PARSING;
     case JSON_TEXT_NUMBER:
-        if (!parse_decimal(value.start, value.length, &decimal) || !decimal_to_integer(&decimal, &number))
+        if (!parse_decimal(value.start, value.length, &decimal) || !decimal_to_integer(&decimal, &number) ||
+            number == INT64_MAX || number == INT64_MIN)
             return COERCE_TYPE;
         *flag = number == 1;
         return number == 0 || number == 1 ? COERCED : COERCE_PARSING;

@@ -12,7 +12,7 @@
 
 enum coerced {
     COERCED,
-    COERCE_TYPE,       /* of a type that is never taken */
+    COERCE_TYPE,       /* of a type that is never taken; for booleans also a fraction, and a number beyond 64 bits */
     COERCE_PARSING,    /* a string, or for booleans a number, that means none */
     COERCE_FRACTION,   /* a JSON number with a fraction, for an integer */
     COERCE_NOT_FINITE, /* too large for a double, or a string that says inf or nan */

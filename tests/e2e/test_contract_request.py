@@ -191,12 +191,18 @@ REFUSED = {
     "3.3 int: _ last": ({"timeout": "60_"}, [int_parsing("timeout")]),
     "3.3 int: a blank inside": ({"timeout": "6 0"}, [int_parsing("timeout")]),
     "3.3 int: two signs": ({"timeout": "+-60"}, [int_parsing("timeout")]),
+    "3.3 int: a point without a fraction": ({"timeout": "60."}, [int_parsing("timeout")]),
+    "3.3 int: a point without a whole": ({"max_turns": ".0"}, [int_parsing("max_turns")]),
+    "3.3 int: a zero-width blank": ({"timeout": "60\u200b"}, [int_parsing("timeout")]),
     "3.3 int: hexadecimal": ({"timeout": "0x3c"}, [int_parsing("timeout")]),
     "3.3 int: a NUL behind it": ({"timeout": "60\0"}, [int_parsing("timeout")]),
     "3.3 int: array": ({"timeout": [60]}, [int_type("timeout")]),
     "3.3 int: object": ({"timeout": {}}, [int_type("timeout")]),
     "3.3 bool: 2": ({"fork_session": 2}, [bool_parsing("fork_session")]),
     "3.3 bool: -1": ({"fork_session": -1}, [bool_parsing("fork_session")]),
+    "3.3 bool: beyond 64 bits": (body('"fork_session":12345678901234567890'), [bool_type("fork_session")]),
+    "3.3 bool: a fraction": ({"fork_session": 0.5}, [bool_type("fork_session")]),
+    "3.3 bool: blanks around a word": ({"fork_session": " on"}, [bool_parsing("fork_session")]),
     "3.3 bool: a word": ({"fork_session": MARK}, [bool_parsing("fork_session")]),
     "3.3 bool: an empty string": ({"fork_session": ""}, [bool_parsing("fork_session")]),
     "3.3 bool: array": ({"fork_session": []}, [bool_type("fork_session")]),
@@ -364,7 +370,7 @@ TREE = '{"z":1.50,"a":[1E2,-0,' + BIG + '],"n":{"k":1e999}}'
 ACCEPTED = {
     **{f"3.3 int: {text}": (f'"timeout":{text}', '"timeout":60,')
        for text in ("60", "60.0", "6e1", "600e-1", '"60"', '" 60 "', '"+60"', '"6_0"', '"60.0"', '"060"', '"\\t60\\n"',
-                    '"6e1"', '"\\u0036\\u0030"')},
+                    '"6e1"', '"\\u0036\\u0030"', '"\\u00a0\\u200360\\u3000\\u0085"')},
     "3.2 timeout: 5": ('"timeout":5', '"timeout":5,'),
     "3.2 timeout: null": ('"timeout":null', '"timeout":300,'),
     "3.2 timeout: absent": ('"x":0', '"timeout":300,'),
@@ -377,7 +383,9 @@ ACCEPTED = {
        for text in ("false", "0", "0.0", "-0", '"0"', '"F"', '"false"', '"N"', '"no"', '"OFF"')},
     "3.2 fork_session: null": ('"fork_session":null', '"fork_session":null,'),
     **{f"3.3 number: {text}": (f'"max_budget_usd":{text}', '"max_budget_usd":1.5}')
-       for text in ("1.5", '"1.5"', '" 1.5 "', "15e-1", "1.50")},
+       for text in ("1.5", '"1.5"', '" 1.5 "', "15e-1", "1.50", '"+1.5e0"', '"\\u20281.5"')},
+    **{f"3.3 number: {text}": (f'"max_budget_usd":{text}', f'"max_budget_usd":{number}}}')
+       for text, number in (('".5"', "0.5"), ('"5."', "5"), ('"1_0"', "10"), ('"1e2"', "100"))},
     "3.3 number: 0": ('"max_budget_usd":0', '"max_budget_usd":0}'),
     "3.3 number: a tiny one": ('"max_budget_usd":1e-999', '"max_budget_usd":0}'),
     "3.3 number: true is 1": ('"max_budget_usd":true', '"max_budget_usd":1}'),
