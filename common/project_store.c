@@ -8,7 +8,6 @@
 /* One version. A writer takes the copy that nobody is told to read. */
 struct copy {
     bool has_file;
-    int provider;
     size_t length;
     char text[PROJECT_STORE_MAX_BYTES];
 };
@@ -16,6 +15,7 @@ struct copy {
 struct project_store {
     atomic_flag writing; /* who finds it set leaves it to the other: both have the same version, or a newer one comes */
     atomic_int current;  /* 1 + index of the copy to read; 0: none yet */
+    int provider;        /* of the first version */
     _Atomic uint64_t told;
     struct copy copies[2];
 };
@@ -47,10 +47,11 @@ void project_store_put(struct project_store *store, const char *text, size_t len
     if (length > PROJECT_STORE_MAX_BYTES || atomic_flag_test_and_set(&store->writing))
         return;
     current = atomic_load(&store->current);
+    if (current == 0)
+        store->provider = provider;
     if (current == 0 || !is_same(&store->copies[current - 1], text, text != NULL ? length : 0)) {
         copy = &store->copies[current == 1];
         copy->has_file = text != NULL;
-        copy->provider = provider;
         copy->length = text != NULL ? length : 0;
         if (text != NULL)
             memcpy(copy->text, text, length);
@@ -87,7 +88,5 @@ bool project_store_is_news(struct project_store *store, uint64_t number)
 
 int project_store_provider(const struct project_store *store)
 {
-    int current = atomic_load(&store->current);
-
-    return current != 0 ? store->copies[current - 1].provider : 0;
+    return atomic_load(&store->current) != 0 ? store->provider : 0;
 }

@@ -19,7 +19,8 @@ struct project_store;
 struct project_store *project_store_new(void) __attribute__((warn_unused_result));
 void project_store_free(struct project_store *store); /* NULL is allowed */
 
-/* text NULL: good is to have no file. provider: enum runtime_choice of the version. */
+/* text NULL: good is to have no file. provider: enum runtime_choice of the version, which counts of the first one only.
+ */
 void project_store_put(struct project_store *store, const char *text, size_t length, int provider);
 
 /*
@@ -34,7 +35,10 @@ bool project_store_get(struct project_store *store, char **text, size_t *length)
  */
 bool project_store_is_news(struct project_store *store, uint64_t number) __attribute__((warn_unused_result));
 
-/* enum runtime_choice of what was put last, RUNTIME_AUTO when nothing was. */
+/*
+ * enum runtime_choice of what was put first, RUNTIME_AUTO when nothing was: a generation keeps the runtime it began
+ * with, the master has started what that needs.
+ */
 int project_store_provider(const struct project_store *store);
 
 #endif

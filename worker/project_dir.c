@@ -219,6 +219,11 @@ bool project_dir_check(const char *path, struct project_store *store)
     return true;
 }
 
+enum runtime_choice project_dir_runtime(const struct project_dir *dir)
+{
+    return (enum runtime_choice)project_store_provider(dir->store);
+}
+
 /* --- changes ---------------------------------------------------------------------------------------------- */
 
 /* A new version is in use: its skills too, if they are elsewhere. */
@@ -268,6 +273,8 @@ static void refresh(struct project_dir *dir)
         return;
     if (!reporting.quiet)
         log_info("%s: a new version is in use", dir->file);
+    if (!reporting.quiet && project->runtime != project_dir_runtime(dir))
+        log_warn("%s: runtime: a change takes effect with a reload", dir->file);
     use(dir, project);
 }
 

@@ -35,6 +35,8 @@ void project_dir_free(struct project_dir *dir); /* NULL is allowed */
 struct project_view project_dir_look(struct project_dir *dir);
 void project_view_release(struct project_view *view);
 
+/* runtime.provider of sandstorm.json as this generation of workers began with it. */
+enum runtime_choice project_dir_runtime(const struct project_dir *dir);
 const char *project_dir_path(const struct project_dir *dir);
 /* Is the newest sandstorm.json the one in use? */
 bool project_dir_is_current(const struct project_dir *dir);

@@ -21,13 +21,14 @@ static const char *e2b_key(const struct run_order *order)
 }
 
 /* Where a sandbox is to be: the setting, else sandstorm.json, else where a key fits. */
-static enum runtime_choice choose_runtime(const struct settings *settings, const struct project *project,
-                                          const char *key)
+static enum runtime_choice choose_runtime(const struct run_host *host, const char *key)
 {
-    if ((enum runtime_choice)settings->runtime != RUNTIME_AUTO)
-        return (enum runtime_choice)settings->runtime;
-    if (project->runtime != RUNTIME_AUTO)
-        return project->runtime;
+    enum runtime_choice runtime = (enum runtime_choice)host->settings->runtime;
+
+    if (runtime == RUNTIME_AUTO)
+        runtime = project_dir_runtime(host->project_dir);
+    if (runtime != RUNTIME_AUTO)
+        return runtime;
     return key != NULL ? RUNTIME_E2B : RUNTIME_LOCAL;
 }
 
@@ -35,7 +36,7 @@ struct e2b_service *route_service(const struct route_context *context)
 {
     struct project_view view = project_dir_look(context->host->project_dir);
     const char *key = environment_value(view.environment, "E2B_API_KEY");
-    enum runtime_choice runtime = choose_runtime(context->host->settings, view.project, key);
+    enum runtime_choice runtime = choose_runtime(context->host, key);
     struct e2b_service *service;
 
     if (runtime == RUNTIME_LOCAL && context->local_socket != NULL)
@@ -49,7 +50,7 @@ struct e2b_service *route_service(const struct route_context *context)
 /* The credentials rule (3.5): what is missing, or NULL with the service of the run, NULL there is lack of memory. */
 static const char *choose_service(const struct route_context *context, struct run_order *order)
 {
-    enum runtime_choice runtime = choose_runtime(context->host->settings, order->view.project, e2b_key(order));
+    enum runtime_choice runtime = choose_runtime(context->host, e2b_key(order));
 
     if (!agent_env_has_provider(&order->request, order->view.environment))
         return NO_PROVIDER_TEXT;

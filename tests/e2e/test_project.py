@@ -119,3 +119,21 @@ def test_the_runtime_of_the_project_counts_where_the_setting_is_auto(project):
     given = {"E2B_API_KEY": "e2b_0"}
     assert "runtime in effect: local" in run_program(*arguments, env=given).stdout
     assert "runtime in effect: e2b" in run_program(*arguments, "--runtime", "e2b", env=given).stdout
+
+
+async def test_another_runtime_needs_a_reload(start, project, double, client):
+    """15.1 runtime: until SIGHUP the one of the start counts, also in a worker that starts later."""
+    project.write({"runtime": {"provider": "e2b"}})
+    server = start(workers=1, env={"E2B_API_KEY": None})
+    project.write({"model": "m", "runtime": {"provider": "local"}})
+    answer = await query(client, server, "hi", e2b_api_key=double.key)
+    assert answer.events[-1]["type"] == "result"
+    assert server.stderr.count("runtime: a change takes effect with a reload") == 1
+    (killed,) = server.workers()
+    server.signal(signal.SIGKILL, killed)
+    await eventually_async(lambda: server.workers() not in (set(), {killed}), 5, "another worker")
+    answer = await query(client, server, "hi", e2b_api_key=double.key)
+    assert answer.events[-1]["type"] == "result"
+    server.signal(signal.SIGHUP)
+    server.wait_log("now wants the local runtime, which needs a restart")
+    project.write({"runtime": {"provider": "e2b"}})
