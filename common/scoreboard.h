@@ -61,6 +61,10 @@ struct scoreboard {
     atomic_uint live_runs; /* of all workers: the admission counter */
     atomic_uint slots_end; /* no slot from this one on was ever taken: readers stop here */
     atomic_uint_least64_t serials;
+    /* Until when (CLOCK_MONOTONIC) the sandbox service counts as alive; as a negative number: as not alive. 0: nobody
+     * asked it yet. */
+    atomic_int_least64_t service_known_ms;
+    atomic_int_least64_t service_asked_ms; /* until when a worker asks it, and no other does */
     struct worker_slot slots[SCOREBOARD_SLOTS_MAX];
     alignas(128) atomic_uint ended_runs;  /* remembered */
     atomic_uint_least64_t run_admissions; /* these two number what happened, from 1 on */

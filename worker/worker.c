@@ -226,7 +226,8 @@ static bool set_up(struct worker *worker)
     worker->routing = (struct route_context){
         .host = host, .local_socket = context->local_socket, .environment = context->environment};
     worker->routing.docs = page_new(embedded_docs_html, embedded_docs_html_length);
-    worker->routing.probe = worker->http != NULL ? service_probe_new(worker->http) : NULL;
+    worker->routing.probe =
+        worker->http != NULL ? service_probe_new(worker->base, worker->http, context->scoreboard) : NULL;
     worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
     if (host->kills == NULL || worker->server == NULL || worker->routing.docs == NULL ||
         worker->routing.probe == NULL || host->project_dir == NULL ||

@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 import pytest
+from harness import procfs
 from harness.client import RawConnection, open_query, query, script, status_of
 from harness.waiting import deadline, eventually, eventually_async
 
@@ -54,15 +55,34 @@ async def test_a_broken_configuration_degrades(client, server):
     assert (answer["status"], answer["checks"]["config"]) == ("degraded", False)
 
 
-async def test_many_who_ask_cause_one_probe(double, client, start_server):
-    server = start_server(workers=1)
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_many_who_ask_cause_one_probe(double, client, start_server, workers):
+    """Section 11: the result counts for the instance, not for one worker."""
+    server = start_server(workers=workers)
     double.inject("api_health", "hold", gate="health")
-    asking = [asyncio.create_task(deep(client, server)) for _ in range(8)]
+    asking = [asyncio.create_task(deep(client, server)) for _ in range(16)]
     await double.until(lambda ledger: ledger.of_stage("api_health"), 5, "the probe")
     double.release("health")
     assert {answer["status"] for answer in await asyncio.gather(*asking)} == {"ok"}
-    assert (await deep(client, server))["status"] == "ok"
+    for _ in range(6):
+        assert (await deep(client, server))["status"] == "ok"
     assert probes(double) == 1
+
+
+async def test_a_worker_that_dies_while_it_asks_is_replaced_as_the_one_who_asks(double, client, start_server):
+    server = start_server(workers=2)
+    double.inject("api_health", "hold", gate="health")
+    asking = [asyncio.create_task(client.get(f"{server.url}/health?deep=1")) for _ in range(16)]
+    await double.until(lambda ledger: ledger.of_stage("api_health"), 5, "the probe")
+    double.drop_idle()
+    sockets = procfs.sockets_to(double.port)
+    (asker,) = (pid for pid in server.workers() if sockets & set(procfs.descriptors(pid).values()))
+    server.signal(signal.SIGKILL, asker)
+    double.release("health")
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    left = [answer for answer in answers if not isinstance(answer, Exception)]
+    assert {answer.json()["status"] for answer in left} == {"ok"}
+    assert probes(double) == 2
 
 
 def test_a_client_that_does_not_wait_for_the_probe_leaves_nothing(double, start_server):
