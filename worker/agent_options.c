@@ -122,13 +122,18 @@ static json_t *choose(json_t *members, const json_t *allowed)
     return chosen;
 }
 
-/* base, a blank line, append. */
+/* base, a blank line, append: NUL may be in each. */
 static bool add_joined(struct evbuffer *out, const json_t *base, const json_t *append)
 {
-    json_t *joined = json_sprintf("%s\n\n%s", json_string_value(base), json_string_value(append));
-    bool added = joined != NULL && add_string(out, joined);
+    struct evbuffer *text = evbuffer_new();
+    bool added = text != NULL;
 
-    json_decref(joined);
+    added = added && evbuffer_add(text, json_string_value(base), json_string_length(base)) == 0 &&
+            evbuffer_add(text, "\n\n", 2) == 0 &&
+            evbuffer_add(text, json_string_value(append), json_string_length(append)) == 0 &&
+            json_text_write_string(out, (const char *)evbuffer_pullup(text, -1), evbuffer_get_length(text));
+    if (text != NULL)
+        evbuffer_free(text);
     return added;
 }
 

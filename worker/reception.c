@@ -4,7 +4,6 @@
 #include "worker/auth.h"
 #include "worker/cors.h"
 #include "worker/early_answer.h"
-#include "worker/peers.h"
 #include "worker/router.h"
 
 #include <stdlib.h>
@@ -77,17 +76,21 @@ static void write_detail(struct visit *visit, int status, const char *detail)
                                                              .fields = visit->fields});
 }
 
-static void log_refusal(const char *client, int status, const char *reason)
+void reception_log_refusal(const struct admission *admission, int fd, int status, const char *reason)
 {
+    char peer[PEER_NAME_MAX_BYTES];
+    const char *client = admission->forwarded_for;
+
+    if (*client == '\0') {
+        peers_name(fd, peer);
+        client = peer;
+    }
     log_info("request refused: %d %s, client %s", status, reason, client);
 }
 
 static void refuse(struct visit *visit, int status, const char *detail)
 {
-    char client[PEER_NAME_MAX_BYTES];
-
-    peers_client(visit->reception->proxies, visit->fd, visit->head->fields[GUARD_FIELD_FORWARDED_FOR], client);
-    log_refusal(client, status, detail);
+    reception_log_refusal(&visit->admission, visit->fd, status, detail);
     write_detail(visit, status, detail);
 }
 
@@ -111,13 +114,11 @@ void reception_refuse(const struct admission *admission, int status, int fd, str
                    {431, "Request header fields too large"},
                    {503, "Server busy"}};
     struct visit visit = {.output = output, .fields = evbuffer_new(), .admission = *admission};
-    char client[PEER_NAME_MAX_BYTES];
     size_t i = 0;
 
     while (details[i].status != status)
         i++;
-    peers_name(fd, client);
-    log_refusal(client, status, details[i].detail);
+    reception_log_refusal(admission, fd, status, details[i].detail);
     if (visit.fields == NULL)
         return;
     if (status == 503)
@@ -306,6 +307,8 @@ struct admission reception_admit(struct reception *reception, const struct reque
     struct visit visit = {.reception = reception, .head = head, .fd = fd, .output = output};
 
     visit.admission.head_only = span_is(head->method, "HEAD");
+    if (head->fields[GUARD_FIELD_FORWARDED_FOR].bytes != NULL)
+        peers_client(reception->proxies, fd, head->fields[GUARD_FIELD_FORWARDED_FOR], visit.admission.forwarded_for);
     visit.fields = evbuffer_new();
     if (visit.fields == NULL)
         return visit.admission; /* the connection ends without an answer */

@@ -6,6 +6,7 @@
 #define WORKER_RECEPTION_H
 
 #include "common/settings.h"
+#include "worker/peers.h"
 #include "worker/request_guard.h"
 #include "worker/server.h"
 
@@ -18,9 +19,10 @@ void reception_free(struct reception *reception);
 
 /* What is known of a request that was let in, or refused. */
 struct admission {
-    const struct route *route; /* NULL: it was answered */
-    const char *allow_origin;  /* of cors_allow_origin(): later refusals of this request carry it, too */
-    bool head_only;            /* the request is HEAD */
+    const struct route *route;               /* NULL: it was answered */
+    const char *allow_origin;                /* of cors_allow_origin(): later refusals of this request carry it, too */
+    bool head_only;                          /* the request is HEAD */
+    char forwarded_for[PEER_NAME_MAX_BYTES]; /* the client a trusted proxy names; "": it is the peer */
 };
 
 /* Writes the answer of a request that goes no further into output. fd names the client in the log. */
@@ -32,5 +34,8 @@ struct admission reception_admit(struct reception *reception, const struct reque
  * that holds too many bodies.
  */
 void reception_refuse(const struct admission *admission, int status, int fd, struct evbuffer *output);
+
+/* Logs that a client, at the other end of fd, was refused. */
+void reception_log_refusal(const struct admission *admission, int fd, int status, const char *reason);
 
 #endif

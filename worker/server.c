@@ -203,11 +203,12 @@ void server_reply_detail(struct exchange *exchange, int status, const char *deta
 
 void server_reply_retry(struct exchange *exchange, const char *detail)
 {
+    struct client *client = exchange->client;
     char seconds[RETRY_AFTER_BUFFER];
 
     retry_after(seconds);
     evhttp_add_header(evhttp_request_get_output_headers(exchange->request), "Retry-After", seconds);
-    log_info("request refused: 503 %s", detail);
+    reception_log_refusal(&client->admission, bufferevent_getfd(client_bufferevent(client)), 503, detail);
     server_reply_detail(exchange, 503, detail);
 }
 

@@ -93,8 +93,8 @@ json_t *stderr_text_take_rest(struct stderr_text *text)
 
         if ((c & 0xc0) == 0x80)
             continue;
-        if (utf8_announced(c) > back && text->length > back)
-            return take(text, text->length - back);
+        if (utf8_announced(c) > back)
+            return text->length > back ? take(text, text->length - back) : NULL;
         break;
     }
     return stderr_text_take_all(text);

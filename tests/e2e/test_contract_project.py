@@ -258,6 +258,11 @@ MERGES = {
     "system_prompt: object with an append, and append": (
         {"system_prompt": PRESET | {"append": "b"}, "system_prompt_append": "a"}, {},
         {"system_prompt": PRESET | {"append": "b\n\na"}}),
+    "system_prompt: NUL in both": (
+        {"system_prompt": "s\0t", "system_prompt_append": "a\0b"}, {}, {"system_prompt": "s\0t\n\na\0b"}),
+    "system_prompt: an object's other members keep their order": (
+        {"system_prompt": {"z": 1, "append": "b", "a": [2]}, "system_prompt_append": "a"}, {},
+        {"system_prompt": {"z": 1, "append": "b\n\na", "a": [2]}}),
     "system_prompt: append alone": ({"system_prompt_append": "a"}, {}, {"system_prompt": "a"}),
     "output_format: configured": ({"output_format": {"type": "t"}}, {}, {"output_format": {"type": "t"}}),
     "output_format: the request is stronger": (
@@ -319,7 +324,7 @@ def test_merged(run, service, rule):
     config, request, wanted = MERGES[rule]
     keys = {"E2B_API_KEY": service.key, "ANTHROPIC_API_KEY": "k"}
     found = options(run(request, config=config, env=keys | MERGE_ENV))
-    assert {key: found[key] for key in wanted} == wanted
+    assert json.dumps({key: found[key] for key in wanted}) == json.dumps(wanted)  # the order of members too
 
 
 REFUSED = {

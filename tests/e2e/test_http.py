@@ -261,6 +261,24 @@ def test_a_refusal_names_the_client_behind_a_trusted_proxy_only(start_server, tr
         assert server.stderr.rstrip().endswith(f"client {client}"), (forwarded, client)
 
 
+def test_every_refusal_names_its_client(double, start_server):
+    """17: one line per refusal (401, 413, 503)."""
+    server = start_server("--max-runs", "1", "--body-limit", "64KiB", "--body-memory", "32KiB", env=KEYS, workers=1)
+    forwarded = (BEARER, "X-Forwarded-For: 203.0.113.9")
+    with RawConnection(server) as running:
+        running.send(query_bytes(server, script(events=1, hold="never", hold_after=1), extra=f"{BEARER}\r\n"))
+        running.read_until(b'"seq":0')
+        for refused, said in {
+            head_of("POST", "/query", forwarded[1]): "401 Not authenticated",
+            head_of("POST", "/query", *forwarded, length=HUGE): "413 Request body too large",
+            head_of("POST", "/query", *forwarded, length=60000): "503 Server busy",
+            query_bytes(server, "p", extra="\r\n".join([*forwarded, ""])): "503 Too many concurrent runs",
+        }.items():
+            assert status_of(exchange(server, refused)) == int(said[:3])
+            assert server.stderr.count(f"request refused: {said}, client 203.0.113.9\n") == 1
+    double.wait(lambda ledger: not ledger.alive(), 5, "the deletion of the run's sandbox")
+
+
 @pytest.mark.parametrize("value", [f"Bearer {KEY}", f"bearer   {OLD_KEY}  "])
 def test_both_keys_open_the_door(guarded, value):
     answer = exchange(guarded, query_bytes(guarded, "p", extra=f"Authorization: {value}\r\n"))

@@ -46,6 +46,7 @@ static void test_a_rest_is_never_cut_inside_a_character(void **state)
     (void)state;
     put(&text, "a\xe2\x9c");
     expect_event(stderr_text_take_rest(&text), "{\"type\":\"stderr\",\"data\":\"a\"}");
+    assert_null(stderr_text_take_rest(&text));
     put(&text, "\x93");
     expect_event(stderr_text_take_rest(&text), "{\"type\":\"stderr\",\"data\":\"\xe2\x9c\x93\"}");
     put(&text, "\xff");
