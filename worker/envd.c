@@ -4,6 +4,7 @@
 #include "worker/e2b_call.h"
 
 #include "common/log.h"
+#include "worker/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #define PROBE_TIMEOUT_MS   5000
 #define SIGNAL_TIMEOUT_MS  10000
 #define ANSWER_MAX_BYTES   (1u << 20)
+#define NAME_MAX_SHOWN     100 /* code points of a file, in the text of an error */
 #define MIB                (1u << 20)
 
 /* One transfer of an upload: all files in one multipart request, or one file. */
@@ -102,8 +104,10 @@ static void failure_text(const struct e2b_upload *upload, const char *reason, ch
     for (size_t i = 0; i < upload->file_count && used < sizeof names; i++) {
         const char *slash = strrchr(upload->files[i].path, '/');
 
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "",
-                                 slash != NULL ? slash + 1 : upload->files[i].path);
+        const char *name = slash != NULL ? slash + 1 : upload->files[i].path;
+        int shown = (int)utf8_prefix(name, strlen(name), NAME_MAX_SHOWN);
+
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%.*s", i > 0 ? ", " : "", shown, name);
     }
     error_text_clean(names); /* the last one may be cut */
     snprintf(out, E2B_MESSAGE_MAX_BYTES, "Failed to upload %zu files (%s%s) to sandbox: %.*s", upload->file_count,

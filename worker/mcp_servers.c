@@ -1,13 +1,15 @@
 #include "worker/mcp_servers.h"
 
 #include "worker/json_text.h"
+#include "worker/utf8.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME_MAX_BYTES 256
+#define NAME_MAX_BYTES   256
+#define SERVER_MAX_SHOWN 200 /* code points */
 
 struct expansion {
     const struct environment *environment;
@@ -113,12 +115,16 @@ static json_t *expand_string(json_t *string, void *context)
 
 static char *failure_text(const char *server, const struct expansion *expansion)
 {
+    int shown = (int)utf8_prefix(server, strlen(server), SERVER_MAX_SHOWN);
     char *text = NULL;
+    int length;
 
-    if (*expansion->missing != '\0' &&
-        asprintf(&text, "mcp_servers.%s requires environment variable %s to be set", server, expansion->missing) < 0)
-        return NULL;
-    if (*expansion->missing == '\0' && asprintf(&text, "mcp_servers.%s: a variable's value is not UTF-8", server) < 0)
+    if (*expansion->missing != '\0')
+        length = asprintf(&text, "mcp_servers.%.*s requires environment variable %s to be set", shown, server,
+                          expansion->missing);
+    else
+        length = asprintf(&text, "mcp_servers.%.*s: a variable's value is not UTF-8", shown, server);
+    if (length < 0)
         return NULL;
     return text;
 }

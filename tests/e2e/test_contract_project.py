@@ -418,3 +418,35 @@ def test_a_change_of_env_counts_for_that_very_request(ask, run, service):
     assert run({}, env=keys | {"ANTHROPIC_API_KEY": "second"}).env == {"ANTHROPIC_API_KEY": "second"}
     assert ask({}, env=keys).status_code == 422
     assert run({}, env=keys | {"ANTHROPIC_API_KEY": "third"}).env == {"ANTHROPIC_API_KEY": "third"}
+
+
+# --- the texts of errors --------------------------------------------------------------------------
+
+# What the service says to which request, and what the client is told.
+TEXTS = {
+    "5.6 <status>: <message of the service>": ("create", 403, "team is blocked", "403: team is blocked"),
+    "5.6 401": ("create", 401, "bad key {key}", "401: Unauthorized, please check your credentials."),
+    "5.6 one line": ("create", 400, "a\nb\r\nc\u0001d\u007fe", "400: a b  c d e"),
+    "5.6 no key": ("create", 400, "{key} is no key: {key}", "400: {hidden} is no key: {hidden}"),
+    "5.6 no URL credential": ("create", 400, "ask http://u:p@h/x", "400: ask http://h/x"),
+    "5.6 at most 4 KiB": ("create", 400, "✓" * 5000, "400: " + "✓" * 1363),
+    "5.6 Failed to upload": (
+        "upload", 507, "disk\nfull",
+        "Failed to upload 5 files (b, " + "ä" * 100 + ", settings.json, runner.mjs, agent_config.json) to sandbox: 507: disk full"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", TEXTS)
+def test_texts_of_errors(ask, service, server, rule):
+    stage, status, message, wanted = TEXTS[rule]
+    words = {"key": service.key, "hidden": "***"}
+    service.inject(stage, "status", status=status, message=message.format(**words))
+    event = only_error(ask({"files": {"a/b": "", "ä" * 3000: ""}}))
+    assert event["error"] == wanted.format(**words)
+    assert service.key not in server.stderr
+
+
+def test_the_name_of_a_server_is_cut_in_the_text_of_an_error(ask):
+    """5.6: one line, at most 4 KiB."""
+    event = only_error(ask({}, config={"mcp_servers": {"a\nb" + "ä" * 5000: {"x": "${SURELY_UNSET}"}}}))
+    assert event["error"] == f"mcp_servers.a b{'ä' * 197} requires environment variable SURELY_UNSET to be set"
