@@ -165,9 +165,20 @@ static void take_agents(struct taking *taking)
         fault(taking, "must be an object or an array");
 }
 
+/* A C string, so that none hides behind a NUL; the caller's. NULL for every other value. */
+static json_t *read_word(struct json_text value)
+{
+    json_t *word = json_text_type(value) == JSON_TEXT_STRING ? json_text_string(value) : NULL;
+
+    if (word == NULL || strlen(json_string_value(word)) == json_string_length(word))
+        return word;
+    json_decref(word);
+    return NULL;
+}
+
 static void take_provider(struct taking *taking, struct json_text value)
 {
-    json_t *name = json_text_type(value) == JSON_TEXT_STRING ? json_text_string(value) : NULL;
+    json_t *name = read_word(value);
     const char *text = name != NULL ? json_string_value(name) : "";
 
     if (strcmp(text, "e2b") == 0)
@@ -179,10 +190,20 @@ static void take_provider(struct taking *taking, struct json_text value)
     json_decref(name);
 }
 
+static void warn_of_runtime_field(struct taking *taking, const char *name)
+{
+    char *field;
+
+    if (asprintf(&field, "runtime.%s", name) < 0)
+        return;
+    warn(taking, field, "is unknown, and ignored");
+    free(field);
+}
+
 static void take_runtime(struct taking *taking)
 {
     struct json_text_cursor cursor;
-    struct json_text key_text, value;
+    struct json_text key_text, value, provider = {0};
 
     if (type_of(taking) != JSON_TEXT_OBJECT) {
         fault(taking, "must be an object");
@@ -194,11 +215,13 @@ static void take_runtime(struct taking *taking)
         json_t *key = json_text_string(key_text);
 
         if (strcmp(json_string_value(key), "provider") == 0)
-            take_provider(taking, value);
+            provider = value; /* the last wins */
         else
-            warn(taking, "runtime", "has an unknown field, which is ignored");
+            warn_of_runtime_field(taking, json_string_value(key));
         json_decref(key);
     }
+    if (provider.start != NULL)
+        take_provider(taking, provider);
 }
 
 /* http or https and a host, as curl reads URLs. */
@@ -217,13 +240,21 @@ static bool is_web_url(const char *text)
 
 static void take_webhook_url(struct taking *taking)
 {
-    json_t *text = type_of(taking) == JSON_TEXT_STRING ? json_text_string(taking->value) : NULL;
+    json_t *text = read_word(taking->value);
 
     if (text == NULL || !is_web_url(json_string_value(text)))
         fault(taking, "must be an http or https URL");
     else
         warn(taking, "webhook_url", "has no effect: this version registers no webhook");
     json_decref(text);
+}
+
+/* Whether it exists is the project directory's to see. */
+static void take_skills_dir(struct taking *taking)
+{
+    taking->project->skills_dir = read_word(taking->value);
+    if (taking->project->skills_dir == NULL)
+        fault(taking, type_of(taking) == JSON_TEXT_STRING ? "must not hold NUL" : "must be a string");
 }
 
 static void take_triggers(struct taking *taking)
@@ -254,7 +285,7 @@ static const struct field fields[] = {
     {"output_format", take_object, INTO(output_format), 0, 0},
     {"agents", take_agents, INTO(agents), 0, 0},
     {"mcp_servers", take_members, INTO(mcp_servers), 0, 0},
-    {"skills_dir", take_text, INTO(skills_dir), 0, 0},
+    {"skills_dir", take_skills_dir, NOWHERE, 0, 0},
     {"template_skills", take_flag, INTO(template_skills), 0, 0},
     {"allowed_tools", take_strings, INTO(allowed_tools), 0, 0},
     {"runtime", take_runtime, NOWHERE, 0, 0},

@@ -110,7 +110,7 @@ def test_an_unknown_field_is_a_warning(project):
     ended = run_program("--project-dir", str(project.folder), "--check", env={"E2B_API_KEY": "e2b_0"})
     assert ended.returncode == 0
     assert "modle: is unknown, and ignored" in ended.stderr
-    assert "runtime: has an unknown field, which is ignored" in ended.stderr
+    assert "runtime.more: is unknown, and ignored" in ended.stderr
 
 
 def test_the_runtime_of_the_project_counts_where_the_setting_is_auto(project):
@@ -137,3 +137,60 @@ async def test_another_runtime_needs_a_reload(start, project, double, client):
     server.signal(signal.SIGHUP)
     server.wait_log("now wants the local runtime, which needs a restart")
     project.write({"runtime": {"provider": "e2b"}})
+
+
+# A member of sandstorm.json, as JSON text, and what --check says of it; None: it is fine.
+RULES = {
+    "an empty file is no object": ("", "is not JSON: expected a value at byte 0"),
+    "an array": ("[]", "must be a JSON object"),
+    "a BOM": ("\ufeff{}", "is not JSON: expected a value at byte 0"),
+    "NaN": ('{"x":NaN}', "is not JSON: expected a value at byte 5"),
+    "a lone surrogate": (r'{"x":"\ud800"}', "is not JSON: lone surrogate at byte 7"),
+    "401 levels": ('{"x":' + "[" * 400 + "]" * 400 + "}", "is nested too deeply"),
+    "1 MiB": ("{" + " " * (2**20 - 2) + "}", None),
+    "1 MiB and a byte": ("{" + " " * (2**20 - 1) + "}", "is larger than 1 MiB"),
+    "of a repeated field the last counts": ('{"model":1,"model":"m"}', None),
+    "system_prompt: number": ('{"system_prompt":1}', "system_prompt: must be a string or an object"),
+    "system_prompt: array": ('{"system_prompt":[]}', "system_prompt: must be a string or an object"),
+    "system_prompt_append: object": ('{"system_prompt_append":{}}', "system_prompt_append: must be a string"),
+    "model: empty": ('{"model":""}', "model: must not be blank"),
+    "model: blank": (r'{"model":" \t"}', "model: must not be blank"),
+    "model: null": ('{"model":null}', "model: must be a string"),
+    "max_turns: 0": ('{"max_turns":0}', "max_turns: must be at least 1"),
+    "max_turns: true": ('{"max_turns":true}', "max_turns: must be an integer"),
+    "max_turns: a string": ('{"max_turns":"1"}', "max_turns: must be an integer"),
+    "max_turns: 1.0": ('{"max_turns":1.0}', "max_turns: must be an integer"),
+    "max_turns: 2^53": ('{"max_turns":9007199254740992}', "max_turns: must be at most 9007199254740991"),
+    "timeout: 4": ('{"timeout":4}', "timeout: must be at least 5"),
+    "timeout: 5": ('{"timeout":5}', None),
+    "timeout: 3600": ('{"timeout":3600}', None),
+    "timeout: 3601": ('{"timeout":3601}', "timeout: must be at most 3600"),
+    "output_format: array": ('{"output_format":[]}', "output_format: must be an object"),
+    "agents: string": ('{"agents":"x"}', "agents: must be an object or an array"),
+    "mcp_servers: array": ('{"mcp_servers":[]}', "mcp_servers: must be an object"),
+    "skills_dir: a file": ('{"skills_dir":"sandstorm.json"}', "skills_dir: cannot be read: Not a directory"),
+    "skills_dir: empty": ('{"skills_dir":""}', "skills_dir: cannot be read: No such file or directory"),
+    "skills_dir: NUL": (r'{"skills_dir":".\u0000"}', "skills_dir: must not hold NUL"),
+    "template_skills: 1": ('{"template_skills":1}', "template_skills: must be true or false"),
+    "allowed_tools: string": ('{"allowed_tools":"x"}', "allowed_tools: must be an array of strings"),
+    "allowed_tools: a number in it": ('{"allowed_tools":["a",1]}', "allowed_tools: must be an array of strings"),
+    "webhook_url: ftp": ('{"webhook_url":"ftp://h"}', "webhook_url: must be an http or https URL"),
+    "webhook_url: NUL": (r'{"webhook_url":"http://h\u0000"}', "webhook_url: must be an http or https URL"),
+    "triggers: object": ('{"triggers":{}}', "triggers: must be an array"),
+    "channels: array": ('{"channels":[]}', "channels: must be an object"),
+    "runtime: string": ('{"runtime":"e2b"}', "runtime: must be an object"),
+    "runtime: auto": ('{"runtime":{"provider":"auto"}}', 'runtime: provider must be "e2b" or "local"'),
+    "runtime: NUL": (r'{"runtime":{"provider":"e2b\u0000"}}', 'runtime: provider must be "e2b" or "local"'),
+    "runtime: of a repeated member the last counts": ('{"runtime":{"provider":"x","provider":"e2b"}}', None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_check_knows_every_rule(project, rule):
+    """15.1."""
+    text, reason = RULES[rule]
+    project.write(text)
+    ended = run_program("--check", "--project-dir", str(project.folder), env={"E2B_API_KEY": "e2b_0"})
+    assert ended.returncode == (0 if reason is None else 1)
+    if reason is not None:
+        assert f"error: {project.file}: {reason}\n" in ended.stderr
