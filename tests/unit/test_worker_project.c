@@ -49,7 +49,7 @@ static const struct {
     {"{\"system_prompt_append\":{}}", "system_prompt_append: must be a string\n", ""},
     {"{\"runtime\":\"e2b\"}", "runtime: must be an object\n", ""},
     {"{\"runtime\":{\"provider\":\"x\"}}", "runtime: provider must be \"e2b\" or \"local\"\n", ""},
-    {"{\"runtime\":{\"provider\":\"local\",\"more\":1}}", "", "runtime: has an unknown field, which is ignored\n"},
+    {"{\"runtime\":{\"provider\":\"local\",\"more\":1}}", "", "runtime.more: is unknown, and ignored\n"},
     {"{\"webhook_url\":\"ftp://x\"}", "webhook_url: must be an http or https URL\n", ""},
     {"{\"triggers\":{}}", "triggers: must be an array\n", ""},
     {"{\"channels\":[]}", "channels: must be an object\n", ""},
