@@ -9,6 +9,7 @@ import shutil
 
 import httpx
 import pytest
+from harness.rules import by_rule, check_json
 from harness.running import running_double, running_servers
 
 AGENT_CONFIG = "/opt/agent-runner/agent_config.json"
@@ -109,20 +110,21 @@ CREDENTIALS = {
 }
 
 
-@pytest.mark.parametrize("rule", CREDENTIALS)
+@by_rule("rule", "3.5", CREDENTIALS)
 def test_what_is_missing(ask, rule):
     """3.5."""
     env, keys, missing = CREDENTIALS[rule]
     answer = ask(keys, env=env)
-    assert answer.status_code == 422
     detail = [{"type": "value_error", "loc": ["body"], "msg": f"Value error, {missing}", "ctx": {"error": {}}}]
-    assert answer.text == json.dumps({"detail": detail}, ensure_ascii=False, separators=(",", ":"))
+    check_json(answer, 422, {"detail": detail})
 
 
 def test_fields_come_before_credentials(ask):
     """2.6 (8)."""
     answer = ask({"timeout": 1}, env={})
-    assert [entry["loc"] for entry in answer.json()["detail"]] == [["body", "timeout"]]
+    text = "Input should be greater than or equal to 5"
+    detail = [{"type": "greater_than_equal", "loc": ["body", "timeout"], "msg": text, "ctx": {"ge": 5}}]
+    check_json(answer, 422, {"detail": detail})
 
 
 def test_the_key_of_a_request_is_used_and_kept_from_the_sandbox(run, service):
@@ -189,7 +191,7 @@ PROVIDERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@by_rule("provider", "6.8", PROVIDERS)
 def test_the_environment_of_the_sandbox(run, service, provider):
     """6.8."""
     env, keys, variables = PROVIDERS[provider]
@@ -212,7 +214,7 @@ VERTEX_FAULTS = {"unset": None, "no such file": "nowhere.json", "a directory": "
                  "not UTF-8": "latin.json"}  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", VERTEX_FAULTS)
+@by_rule("fault", "6.8 (6)", VERTEX_FAULTS)
 def test_vertex_without_its_key_file(ask, service, project, fault):
     """6.8 (6): config_error, before any sandbox exists."""
     (project / "large.json").write_text(" " * 65537)
@@ -230,6 +232,7 @@ def test_vertex_without_its_key_file(ask, service, project, fault):
 def only_error(answer: httpx.Response) -> dict:
     """The one event of a stream that ends before it began."""
     assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     (line,) = [line for line in answer.text.split("\n") if line]
     event = json.loads(line.removeprefix("data: "))
     assert list(event) == ["type", "error", "request_id", "code"]
@@ -318,7 +321,7 @@ MERGES = {
 MERGE_ENV = {"FROM_ENV": "env", "FROM_PROCESS": "not this one", "EMPTY_IN_ENV": ""}
 
 
-@pytest.mark.parametrize("rule", MERGES)
+@by_rule("rule", "6.7", MERGES)
 def test_merged(run, service, rule):
     """6.7."""
     config, request, wanted = MERGES[rule]
@@ -340,7 +343,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("rule", REFUSED)
+@by_rule("rule", "6.7", REFUSED)
 def test_what_cannot_be_merged(ask, service, rule):
     """5.6, 6.7: config_error, and no sandbox."""
     config, request, message = REFUSED[rule]
@@ -385,7 +388,7 @@ def skills(project):
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("rule", SKILL_CASES)
+@by_rule("rule", "6.7 skills:", SKILL_CASES)
 def test_skills(run, skills, rule):
     """6.6, 6.7: in the one upload, with the settings that go with them."""
     config, request, files = SKILL_CASES[rule]

@@ -9,6 +9,7 @@ import time
 
 import httpx
 import pytest
+from harness.rules import as_json, by_rule, check_json
 from harness.running import running_double, running_servers
 from harness.waiting import deadline
 
@@ -309,56 +310,39 @@ BAD_TEXT = {
 }
 
 
-def check_head(answer: httpx.Response, status: int) -> None:
-    """What all JSON answers have (2.2)."""
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["content-length"] == str(len(answer.content))
-    assert answer.headers["server"] == "sandstorm"
-    assert answer.headers["connection"] == "close"
-    assert "date" in answer.headers
-
-
-def as_json(value) -> str:
-    """JSON as the server writes it: UTF-8, no blanks, keys in their order."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 @pytest.mark.parametrize("rule", REFUSED)
-def test_refused(http, server, rule):
+def test_refused(http, server, service, rule):
     sent, errors = REFUSED[rule]
+    before = len(service.ledger.entries)
     answer = post(http, server, sent)
-    check_head(answer, 422)
-    assert answer.text == as_json({"detail": errors})
+    check_json(answer, 422, {"detail": errors})
     assert MARK not in answer.text
+    assert len(service.ledger.entries) == before, "a refused request reached the sandbox service"
 
 
 def test_an_answer_tells_of_a_thousand_faults_at_most(http, server):
     """3.6: a body can hold millions."""
     started = time.monotonic()
     answer = post(http, server, b'{"prompt":"p","allowed_tools":[' + b"1," * 4_000_000 + b"1]}")
-    check_head(answer, 422)
-    assert answer.json()["detail"] == [string_type("allowed_tools", index) for index in range(1000)]
+    check_json(answer, 422, {"detail": [string_type("allowed_tools", index) for index in range(1000)]})
     assert time.monotonic() - started < deadline(5)
 
 
-@pytest.mark.parametrize("what", NOT_JSON)
+@by_rule("what", "3.1 json_invalid:", NOT_JSON)
 def test_not_json(http, server, what):
     """3.1, 3.6 json_invalid."""
     sent, offset = NOT_JSON[what]
     answer = post(http, server, sent)
-    check_head(answer, 422)
     reason = answer.json()["detail"][0]["ctx"]["error"]
     assert reason and "\n" not in reason
     wanted = error("json_invalid", [offset], "JSON decode error", {"error": reason})
-    assert answer.text == as_json({"detail": [wanted]})
+    check_json(answer, 422, {"detail": [wanted]})
 
 
 @pytest.mark.parametrize("rule", BAD_TEXT)
 def test_bad_text(http, server, rule):
     answer = post(http, server, BAD_TEXT[rule])
-    check_head(answer, 400)
-    assert answer.text == '{"detail":"There was an error parsing the body"}'
+    check_json(answer, 400, {"detail": "There was an error parsing the body"})
 
 
 # --- accepted -------------------------------------------------------------------------------------
@@ -366,7 +350,14 @@ def test_bad_text(http, server, rule):
 BIG = "123456789012345678901234567890.10"
 TREE = '{"z":1.50,"a":[1E2,-0,' + BIG + '],"n":{"k":1e999}}'
 
-# A member of the body, as JSON text, and what agent_config.json then holds, as JSON text.
+# agent_config.json of a run that asks for nothing: its 14 keys in their order, and their values as JSON text.
+PLAIN = {
+    "prompt": '"p"', "cwd": '"/home/user"', "model": "null", "max_turns": "null", "system_prompt": "null",
+    "output_format": "null", "agents": "null", "mcp_servers": "null", "has_skills": "false", "allowed_tools": "null",
+    "timeout": "300", "resume": "null", "fork_session": "null", "max_budget_usd": "null",
+}  # fmt: skip
+
+# A member of the body, as JSON text, and the one member of agent_config.json that differs from PLAIN, as JSON text.
 ACCEPTED = {
     **{f"3.3 int: {text}": (f'"timeout":{text}', '"timeout":60,')
        for text in ("60", "60.0", "6e1", "600e-1", '"60"', '" 60 "', '"+60"', '"6_0"', '"60.0"', '"060"', '"\\t60\\n"',
@@ -409,7 +400,7 @@ ACCEPTED = {
     "3.2 prompt: NUL survives": ('"prompt":"a\\u0000b"', '{"prompt":"a\\u0000b",'),
     "3.2 prompt: blanks alone": ('"prompt":" \\n"', '{"prompt":" \\n",'),
     "3.2 prompt: escapes become UTF-8": ('"prompt":"\\u00e4\\ud83d\\ude00\\/"', '{"prompt":"ä😀/",'),
-    "3.2 prompt: 1,000,000 code points": ('"prompt":"' + "ä" * 1_000_000 + '"', '"cwd":"/home/user"'),
+    "3.2 prompt: 1,000,000 code points": ('"prompt":"' + "ä" * 1_000_000 + '"', '{"prompt":"' + "ä" * 1_000_000 + '",'),
     "3.2 team_id, user_id, channel_id": ('"team_id":"t","user_id":"u","channel_id":""', '"model":null,'),
 }  # fmt: skip
 
@@ -428,12 +419,11 @@ def test_accepted(http, server, service, rule):
     member, holds = ACCEPTED[rule]
     sandbox, events = run(http, server, service, body(member))
     config = sandbox.files[AGENT_CONFIG]
-    config = config.decode() if isinstance(config, bytes) else config
-    assert holds in config
-    assert list(json.loads(config)) == [
-        "prompt", "cwd", "model", "max_turns", "system_prompt", "output_format", "agents", "mcp_servers", "has_skills",
-        "allowed_tools", "timeout", "resume", "fork_session", "max_budget_usd",
-    ]  # fmt: skip
+    key, value = holds.removeprefix("{")[:-1].split(":", 1)
+    wanted = PLAIN | {json.loads(key): value}
+    assert "{" + ",".join(f'"{key}":{value}' for key, value in wanted.items()) + "}" == (
+        config.decode() if isinstance(config, bytes) else config
+    )
     assert [event["type"] for event in events if event["type"] in ("warning", "error")] == []
 
 

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from harness.client import query
+from harness.rules import by_rule
 from harness.server import free_port, run_program
 from harness.waiting import eventually, eventually_async
 
@@ -185,7 +186,7 @@ RULES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("rule", RULES)
+@by_rule("rule", "15.1", RULES)
 def test_the_check_knows_every_rule(project, rule):
     """15.1."""
     text, reason = RULES[rule]

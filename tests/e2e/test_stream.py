@@ -1,7 +1,9 @@
-"""How the agent's output becomes Server-Sent Events (http-api.md 5.2 to 5.8), byte by byte."""
+"""How the agent's output becomes Server-Sent Events (http-api.md 5.1 to 5.8), byte by byte."""
 
 import base64
 import json
+import re
+from email.utils import parsedate_to_datetime
 
 import pytest
 from harness.client import (
@@ -65,6 +67,30 @@ def test_lines_are_framed_exactly(server, split):
         if not content.startswith(wanted) or json.loads(last.removeprefix(b"data: "))["code"] != "agent_exit":
             wrong[name] = (content, wanted)
     assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_the_head_of_a_stream_goes_out_before_a_sandbox_exists(double, server, version):
+    """5.1: these headers and no others."""
+    double.inject("create", "hold", gate="create")
+    with RawConnection(server) as connection:
+        connection.send(query_bytes(server, script(), version))
+        head = connection.read_until(b"\r\n\r\n").decode()
+        assert not double.ledger.alive()
+        double.release("create")
+        connection.read_to_end()
+    line, *fields = head.split("\r\n")[:-2]
+    assert line == f"HTTP/{version} 200 OK"
+    found = dict(field.split(": ", 1) for field in fields)
+    assert parsedate_to_datetime(found.pop("Date"))
+    assert re.fullmatch(r"[0-9a-f]{16}", found.pop("X-Sandstorm-Run-Id"))
+    assert found == {
+        "Server": "sandstorm",
+        "Connection": "close",
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-store",
+        "X-Accel-Buffering": "no",
+    } | ({"Transfer-Encoding": "chunked"} if version == "1.1" else {})
 
 
 def test_http_1_0_clients_get_the_stream_without_chunks(server):
