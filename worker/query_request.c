@@ -304,7 +304,8 @@ static void take_files(struct taking *taking)
     json_t *members = read_members(taking);
     json_t *files, *placed;
 
-    if (members != NULL && check_member_types(taking, members, JSON_TEXT_STRING)) {
+    if (members != NULL && check_member_types(taking, members, JSON_TEXT_STRING) &&
+        request_files_check_count(json_object_size(members), taking->errors)) {
         files = decode_members(members);
         placed = request_files_check(files, taking->errors);
         if (placed != NULL) {

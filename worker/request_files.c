@@ -91,18 +91,24 @@ static void format_thousands(size_t number, char *out, size_t size)
     out[used] = '\0';
 }
 
-static bool check_sizes(json_t *files, json_t *errors)
+bool request_files_check_count(size_t count, json_t *errors)
+{
+    char text[96];
+
+    if (count <= REQUEST_FILES_MAX_COUNT)
+        return true;
+    snprintf(text, sizeof text, "Too many files: %zu (max %d)", count, REQUEST_FILES_MAX_COUNT);
+    field_error_add_value(errors, place, text, strlen(text));
+    return false;
+}
+
+static bool check_total(json_t *files, json_t *errors)
 {
     const char *path;
     json_t *content;
     size_t total = 0;
     char number[48], text[96];
 
-    if (json_object_size(files) > REQUEST_FILES_MAX_COUNT) {
-        snprintf(text, sizeof text, "Too many files: %zu (max %d)", json_object_size(files), REQUEST_FILES_MAX_COUNT);
-        field_error_add_value(errors, place, text, strlen(text));
-        return false;
-    }
     json_object_foreach(files, path, content) total += json_string_length(content);
     if (total <= REQUEST_FILES_MAX_BYTES)
         return true;
@@ -135,7 +141,7 @@ json_t *request_files_check(json_t *files, json_t *errors)
     const char *path;
     size_t length;
     json_t *content;
-    bool valid = check_sizes(files, errors);
+    bool valid = check_total(files, errors);
 
     json_object_keylen_foreach(files, path, length, content)
     {
