@@ -281,6 +281,7 @@ void e2b_create_abandon(struct e2b_call *call,
     create->context = context;
     if (e2b_call_abandon(call))
         return;
+    nothing.fate_unknown = e2b_call_fate_unknown(call);
     e2b_call_cancel(call);
     on_created(context, &nothing, NULL);
 }

@@ -279,6 +279,11 @@ struct http_transfer *e2b_call_transfer(const struct e2b_call *call)
     return call->transfer;
 }
 
+bool e2b_call_fate_unknown(const struct e2b_call *call)
+{
+    return call->fate_unknown;
+}
+
 int64_t e2b_call_sent_ms(const struct e2b_call *call)
 {
     return call->last_try_ms;

@@ -64,6 +64,9 @@ struct e2b_call *e2b_call_new(const struct e2b_context *e2b, const struct e2b_ca
 /* No further try. True if a request is in flight, whose answer on_end will get; else on_end was not called. */
 bool e2b_call_abandon(struct e2b_call *call) __attribute__((warn_unused_result));
 
+/* Of a create: a try that failed may have left a sandbox. */
+bool e2b_call_fate_unknown(const struct e2b_call *call);
+
 /* The transfer in flight, NULL between tries. */
 struct http_transfer *e2b_call_transfer(const struct e2b_call *call);
 

@@ -147,6 +147,16 @@ async def test_the_sandbox_of_a_first_create_is_found_while_the_second_works(fau
     await faults.until_deleted(stream.run_id, 2)
 
 
+async def test_a_client_that_leaves_between_two_creates_leaves_no_sandbox(faults, client):
+    faults.double.inject("create", "status", status=503, applied=True, times=None)
+    async with open_query(client, faults.server, script()) as stream:
+        await faults.wait_log("sandbox service: create: try 1 failed")
+    faults.double.forget_faults()
+    await faults.double.until(lambda ledger: ledger.of_stage("find", stream.run_id), 5, "a search")
+    await faults.until_deleted(stream.run_id, faults.count("create", stream.run_id))
+    assert (await final_record(faults.server, stream.run_id)).code == "client_gone"
+
+
 # --- the run's own time ---
 
 

@@ -1,0 +1,133 @@
+/* The search for sandboxes whose creation was not answered (e2b.md A.6), with the HTTP client replaced. */
+#include "tests/unit/unit.h"
+
+#include "tests/unit/timers.h"
+#include "worker/stray_search.h"
+
+#define SLACK_MS 200 /* between arming a timer and looking at it, on a busy machine */
+
+static struct {
+    struct event_base *base;
+    struct stray_search *search;
+    struct e2b_service service;
+    struct http_request request;
+    char url[512];
+    int sent;
+    char killed[256]; /* ids, each with a blank */
+} world;
+
+static int handle;
+
+struct http_transfer *http_client_send(struct http_client *client, const struct http_request *request)
+{
+    (void)client;
+    world.request = *request;
+    snprintf(world.url, sizeof world.url, "%s", request->url);
+    curl_slist_free_all(request->headers);
+    world.sent++;
+    return (struct http_transfer *)&handle;
+}
+
+void http_transfer_cancel(struct http_transfer *transfer)
+{
+    (void)transfer;
+}
+
+char *http_url_host(const char *url)
+{
+    return strdup(url);
+}
+
+bool http_add_header(struct curl_slist **headers, const char *name, const char *value)
+{
+    (void)name;
+    *headers = curl_slist_append(*headers, value);
+    return *headers != NULL;
+}
+
+void kill_queue_add(struct kill_queue *queue, struct e2b_service *service, const char *sandbox_id, const char *run_id,
+                    int64_t expires_ms)
+{
+    size_t used = strlen(world.killed);
+
+    (void)queue;
+    assert_ptr_equal(service, &world.service);
+    assert_string_equal(run_id, "run1");
+    assert_int_equal(expires_ms, 77);
+    snprintf(world.killed + used, sizeof world.killed - used, "%s ", sandbox_id);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&world, 0, sizeof world);
+    world.base = event_base_new();
+    world.search = stray_search_new(NULL, world.base, NULL, "here");
+    world.service = (struct e2b_service){.references = 1, .api_url = "http://api", .api_key = "e2b_0123456789"};
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    stray_search_free(world.search);
+    event_base_free(world.base);
+    assert_int_equal(world.service.references, 1);
+    return 0;
+}
+
+static void listed(int status, const char *body)
+{
+    const struct http_answer answer = {.outcome = TRANSFER_ANSWERED,
+                                       .status = status,
+                                       .retry_after_s = -1,
+                                       .content_type = "",
+                                       .body = body,
+                                       .body_length = strlen(body),
+                                       .error = ""};
+
+    world.request.on_done(world.request.context, &answer);
+}
+
+static void test_it_looks_at_once_after_5_and_after_75_seconds(void **state)
+{
+    (void)state;
+    stray_search_add(world.search, &world.service, "run1", NULL, 77);
+    assert_string_equal(world.url, "http://api/v2/sandboxes?metadata=request_id%3Drun1%26sandstorm_instance%3Dhere"
+                                   "&state=running,paused&limit=100");
+    assert_int_equal(stray_search_in_flight(world.search), 1);
+    listed(200, "[]");
+    assert_in_range(fire_shortest_timer(world.base), 5000 - SLACK_MS, 5000);
+    listed(503, "<html>"); /* a search that fails does not end it */
+    assert_in_range(fire_shortest_timer(world.base), 70000 - SLACK_MS, 70000);
+    listed(200, "not JSON");
+    assert_int_equal(world.sent, 3);
+    assert_null(waiting_timers(world.base).shortest);
+    assert_int_equal(world.service.references, 1);
+}
+
+#define SANDBOX(id, run, instance)                                                                                     \
+    "{\"sandboxID\":\"" id "\",\"metadata\":{\"request_id\":\"" run "\",\"sandstorm_instance\":\"" instance "\"}}"
+
+static void test_it_deletes_what_is_this_runs_and_nothing_else(void **state)
+{
+    (void)state;
+    stray_search_add(world.search, &world.service, "run1", "own", 77);
+    listed(200, "[" SANDBOX("own", "run1", "here") "," SANDBOX("s1", "run1", "here") "," SANDBOX(
+                    "s2", "run2", "here") "," SANDBOX("s3", "run1",
+                                                      "there") "," SANDBOX("../s4", "run1",
+                                                                           "here") ","
+                                                                                   "{\"sandboxID\":\"s5\"},7," SANDBOX(
+                                                                                       "s6", "run1", "here") "]");
+    assert_string_equal(world.killed, "s1 s6 ");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_it_looks_at_once_after_5_and_after_75_seconds, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_it_deletes_what_is_this_runs_and_nothing_else, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
