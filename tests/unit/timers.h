@@ -8,6 +8,13 @@
 #include <stdint.h>
 #include <sys/time.h>
 
+/* What a look at a timer may be off: late on a busy machine, early by libevent's idea of the wall clock. */
+#define TIMER_LATE_MS  200
+#define TIMER_EARLY_MS 20
+
+#define assert_wait(ms, least_ms, most_ms)                                                                             \
+    assert_in_range((ms) + TIMER_LATE_MS, (least_ms), (most_ms) + TIMER_LATE_MS + TIMER_EARLY_MS)
+
 /* The timers that fire first and last; events are NULL when none waits. */
 struct waiting_timers {
     struct event *shortest, *longest;
