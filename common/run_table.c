@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define WORD_BYTES 8u
-/* Offset 0 is null, so that the first word stays unused. */
+/* Offset 0 is no place, so that the first word stays unused. */
 #define TEXT_BYTES                                                                                                     \
     (RUN_RAW_PROMPT_MAX_BYTES + RUN_CONFIG_MAX_BYTES + RUN_ERROR_MAX_BYTES +                                           \
      (RUN_STRING_COUNT + 8) * RUN_NAME_MAX_BYTES)
@@ -222,6 +222,8 @@ bool run_entry_take(struct run_entry *entry, struct scoreboard *scoreboard, uint
     atomic_store(&slot->by_cancel, false);
     *entry = (struct run_entry){.scoreboard = scoreboard, .index = index, .record = {.id = id, .num_turns = -1}};
     entry->record.text_bytes = WORD_BYTES;
+    for (size_t i = 0; i < RUN_STRING_COUNT; i++)
+        entry->record.strings[i].length = RUN_TEXT_NULL;
     return true;
 }
 
@@ -251,24 +253,54 @@ static size_t limit_of(enum run_string which)
     }
 }
 
+/* These change in the life of a run: they get a place for their longest text, and keep it. */
+static bool is_rewritten(enum run_string which)
+{
+    return which == RUN_STRING_MODEL || which == RUN_STRING_AGENT_SESSION_ID || which == RUN_STRING_RESULT_SUBTYPE ||
+           which == RUN_STRING_ERROR;
+}
+
+/* A place behind all that readers may be reading; *size is what can be had of what is wanted. */
+static uint32_t allot(struct run_record *record, size_t *size)
+{
+    size_t offset = (record->text_bytes + WORD_BYTES - 1) / WORD_BYTES * WORD_BYTES;
+
+    if (offset > TEXT_BYTES)
+        offset = TEXT_BYTES;
+    if (*size > TEXT_BYTES - offset)
+        *size = TEXT_BYTES - offset;
+    record->text_bytes = (uint32_t)(offset + *size);
+    return (uint32_t)offset;
+}
+
+static size_t cut(const char *text, size_t length, size_t most)
+{
+    if (length <= most)
+        return length;
+    while (most > 0 && ((unsigned char)text[most] & 0xc0) == 0x80)
+        most--;
+    return most;
+}
+
 void run_entry_set(struct run_entry *entry, enum run_string which, const char *text, size_t length)
 {
     struct run_text *place = &entry->record.strings[which];
-    size_t offset = (entry->record.text_bytes + WORD_BYTES - 1) / WORD_BYTES * WORD_BYTES;
-    size_t most = limit_of(which) < TEXT_BYTES - offset ? limit_of(which) : TEXT_BYTES - offset;
+    size_t size = limit_of(which);
 
-    *place = (struct run_text){.offset = 0};
-    if (text == NULL)
+    if (text == NULL) {
+        place->length = RUN_TEXT_NULL;
         return;
-    if (length > most) {
-        length = most;
-        while (length > 0 && ((unsigned char)text[length] & 0xc0) == 0x80)
-            length--;
     }
-    /* Behind what readers may be reading. */
-    put_words(page_at(entry->scoreboard, entry->index)->text + offset / WORD_BYTES, text, length);
-    *place = (struct run_text){.offset = (uint32_t)offset, .length = (uint32_t)length};
-    entry->record.text_bytes = (uint32_t)(offset + length);
+    length = cut(text, length, size);
+    if (place->offset == 0 || !is_rewritten(which)) {
+        size = is_rewritten(which) ? size : length;
+        place->offset = allot(&entry->record, &size);
+        length = cut(text, length, size);
+    } else {
+        begin_write(slot_at(entry->scoreboard, entry->index)); /* readers may be there: until it is published */
+    }
+    place->length = (uint32_t)length;
+    put_words(page_at(entry->scoreboard, entry->index)->text + place->offset / WORD_BYTES, text, length);
 }
 
 static void write_record(struct run_entry *entry)
@@ -381,6 +413,12 @@ static bool is_orphan(const struct scoreboard *scoreboard, struct run_slot *slot
            (state == SLOT_TAKEN || is_live(state) || atomic_load(&slot->lease) != RUN_LEASE_NONE);
 }
 
+static bool is_inside(const struct run_record *record, const struct run_text *text)
+{
+    return text->length == RUN_TEXT_NULL ||
+           (text->offset <= record->text_bytes && text->length <= record->text_bytes - text->offset);
+}
+
 /* What its writer left, perhaps in the middle of a record. */
 static void take_over_record(struct run_entry *entry)
 {
@@ -391,10 +429,8 @@ static void take_over_record(struct run_entry *entry)
     if (record->text_bytes < WORD_BYTES || record->text_bytes > TEXT_BYTES)
         record->text_bytes = WORD_BYTES;
     for (size_t i = 0; i < RUN_STRING_COUNT; i++) {
-        const struct run_text *text = &record->strings[i];
-
-        if (text->offset > record->text_bytes || text->length > record->text_bytes - text->offset)
-            record->strings[i] = (struct run_text){.offset = 0};
+        if (!is_inside(record, &record->strings[i]))
+            record->strings[i] = (struct run_text){.length = RUN_TEXT_NULL};
     }
 }
 
@@ -446,8 +482,8 @@ const char *run_copy_string(const struct run_copy *copy, enum run_string which, 
 {
     const struct run_text *text = &copy->record.strings[which];
 
-    *length = text->length;
-    return text->offset != 0 ? copy->text + text->offset : NULL;
+    *length = text->length != RUN_TEXT_NULL ? text->length : 0;
+    return text->length != RUN_TEXT_NULL ? copy->text + text->offset : NULL;
 }
 
 static bool reserve_text(struct run_copy *copy, size_t bytes)
@@ -467,9 +503,7 @@ static bool reserve_text(struct run_copy *copy, size_t bytes)
 static bool texts_are_inside(const struct run_record *record)
 {
     for (size_t i = 0; i < RUN_STRING_COUNT; i++) {
-        const struct run_text *text = &record->strings[i];
-
-        if (text->offset > record->text_bytes || text->length > record->text_bytes - text->offset)
+        if (!is_inside(record, &record->strings[i]))
             return false;
     }
     return record->text_bytes <= TEXT_BYTES;

@@ -46,10 +46,12 @@ enum run_string {
     RUN_STRING_COUNT
 };
 
-/* Where a text stands among the slot's; offset 0: null. */
+#define RUN_TEXT_NULL UINT32_MAX
+
+/* Where a text stands among the slot's. offset 0: no place was given to it yet. */
 struct run_text {
     uint32_t offset;
-    uint32_t length;
+    uint32_t length; /* RUN_TEXT_NULL: null */
 };
 
 /* A multiple of 8 bytes: it is shared word by word. */
@@ -98,7 +100,10 @@ bool run_entry_take(struct run_entry *entry, struct scoreboard *scoreboard, uint
 bool run_entry_take_ended(struct run_entry *entry, struct scoreboard *scoreboard, uint64_t id, bool by_cancel)
     __attribute__((warn_unused_result));
 
-/* Sets a text, NULL for null. UTF-8, may hold NUL; what is longer than its limit is cut between characters. */
+/*
+ * Sets a text, NULL for null; to be published soon, since readers may have to wait for it. UTF-8, may hold NUL; what is
+ * longer than its limit is cut between characters.
+ */
 void run_entry_set(struct run_entry *entry, enum run_string which, const char *text, size_t length);
 /* Shows the record as it now is. */
 void run_entry_publish(struct run_entry *entry);

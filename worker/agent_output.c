@@ -58,11 +58,15 @@ static bool on_line(void *context, const char *line, size_t length)
 {
     struct agent_output *output = context;
     bool ended = output->report.ending != AGENT_NOT_ENDED;
+    enum agent_line kind;
 
     if (is_blank_line(line, length))
         return true;
     event_stream_put_line(output->stream, line, length);
-    if (agent_report_read(&output->report, line, length) == AGENT_LINE_TERMINAL && !ended)
+    kind = agent_report_read(&output->report, line, length);
+    if (kind != AGENT_LINE_PLAIN)
+        output->handlers.on_report(output->handlers.context);
+    if (kind == AGENT_LINE_TERMINAL && !ended)
         output->handlers.on_terminal(output->handlers.context);
     return true;
 }

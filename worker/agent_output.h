@@ -12,7 +12,9 @@
 #include "worker/stderr_text.h"
 
 struct agent_output_handlers {
-    /* The first terminal line was put. */
+    /* The report says more than before. */
+    void (*on_report)(void *context);
+    /* After it: the first terminal line was put. */
     void (*on_terminal)(void *context);
     /* It cannot go on; nothing is put any more. */
     void (*on_failed)(void *context, enum run_error error, const char *message);

@@ -14,12 +14,13 @@
 struct creation {
     struct run_host *host;
     struct e2b_context e2b; /* with a reference of its own to the service */
-    char run_id[RUN_ID_BYTES + 1];
+    char run_id[RUN_ID_DIGITS + 1];
     struct creation_handlers handlers;
     struct e2b_call *call;
     json_t *env;
     int64_t timeout_s;
     int64_t ttl_s;
+    struct run_lease_name lease;
     bool is_fallback;
     bool abandoned;
     char first_message[E2B_MESSAGE_MAX_BYTES / 2]; /* why the fallback was needed */
@@ -41,22 +42,41 @@ static void hide_env(const struct creation *creation, char *message)
     json_object_foreach(creation->env, name, value) error_text_hide(message, json_string_value(value));
 }
 
-/* Ends it, once: a sandbox that may exist unknown is searched for. */
+/* A sandbox that may exist unknown is searched for, under the lease of a run that has no other. */
+static void search(const struct creation *creation, const struct e2b_sandbox *sandbox, int64_t expires_ms)
+{
+    struct stray_order order = {.service = creation->e2b.service, .run_id = creation->run_id, .expires_ms = expires_ms};
+
+    if (sandbox != NULL)
+        order.own_sandbox_id = sandbox->id;
+    else
+        order.lease = creation->lease;
+    stray_search_add(creation->host->strays, &order);
+}
+
+/* Ends it, once. */
 static void end(struct creation *creation, const struct e2b_result *result, struct e2b_sandbox *sandbox)
 {
     struct run_host *host = creation->host;
     int64_t expires_ms = monotonic_ms() + creation->ttl_s * 1000;
 
+    if (sandbox != NULL)
+        run_lease_hold(host->scoreboard, creation->lease, RUN_LEASE_LIVE, sandbox->id, expires_ms);
+    else if (!result->fate_unknown)
+        run_lease_clear(host->scoreboard, creation->lease);
     if (result->fate_unknown)
-        stray_search_add(host->strays, creation->e2b.service, creation->run_id, sandbox != NULL ? sandbox->id : NULL,
-                         expires_ms);
+        search(creation, sandbox, expires_ms);
     if (!creation->abandoned) {
         creation->handlers.on_created(creation->handlers.context, result, sandbox, creation->ttl_s);
         creation_free(creation);
         return;
     }
     if (sandbox != NULL)
-        kill_queue_add(host->kills, creation->e2b.service, sandbox->id, creation->run_id, expires_ms);
+        kill_queue_add(host->kills, &(struct kill_order){.service = creation->e2b.service,
+                                                         .sandbox_id = sandbox->id,
+                                                         .run_id = creation->run_id,
+                                                         .expires_ms = expires_ms,
+                                                         .lease = creation->lease});
     e2b_sandbox_free(sandbox);
     creation_free(creation);
     host->create_count--;
@@ -175,6 +195,7 @@ struct creation *creation_start(struct run_host *host, const struct e2b_context 
     snprintf(creation->run_id, sizeof creation->run_id, "%s", request->run_id);
     creation->handlers = *handlers;
     creation->env = json_incref(request->env);
+    creation->lease = request->lease;
     creation->timeout_s = request->timeout_s;
     creation->ttl_s = request->timeout_s + TTL_MARGIN_S;
     if (template_memory_is_missing(&host->templates, e2b->service, host->settings->template_name, monotonic_ms()) &&
@@ -183,8 +204,10 @@ struct creation *creation_start(struct run_host *host, const struct e2b_context 
                  host->settings->template_name);
         tell_fallback(creation);
     }
+    run_lease_creating(host->scoreboard, creation->lease);
     if (send_create(creation))
         return creation;
+    run_lease_clear(host->scoreboard, creation->lease);
     creation_free(creation);
     return NULL;
 }

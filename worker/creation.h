@@ -2,11 +2,13 @@
  * creation: how a run comes to its sandbox: the create, its second try with another template or a shorter time to live
  * (http-api.md 6.3, 6.4), and what is left of it when the run ends first.
  *
- * Whatever a create may have left behind is found and deleted from here; a sandbox that was handed over is the run's.
+ * Whatever a create may have left behind is found and deleted from here; a sandbox that was handed over is the run's,
+ * its lease LIVE before anybody hears of it.
  */
 #ifndef WORKER_CREATION_H
 #define WORKER_CREATION_H
 
+#include "common/run_table.h"
 #include "worker/e2b.h"
 
 struct run_host;
@@ -24,6 +26,7 @@ struct creation_request {
     const char *run_id; /* outlives the creation only until it is abandoned */
     int64_t timeout_s;  /* T */
     json_t *env;        /* object of strings */
+    struct run_lease_name lease;
 };
 
 /* NULL for lack of memory, without a callback. */

@@ -183,23 +183,36 @@ static enum transfer_outcome outcome_of(const struct http_transfer *transfer, CU
     }
 }
 
-static void finish(struct http_transfer *transfer, CURLcode code)
+const char *http_answer_header(const struct http_answer *answer, const char *name)
 {
-    struct http_answer answer = {.outcome = outcome_of(transfer, code), .retry_after_s = -1};
     struct curl_header *header;
 
+    if (answer->transfer == NULL ||
+        curl_easy_header(answer->transfer->easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+        return NULL;
+    return header->value;
+}
+
+/* -1: not told, or not in seconds. */
+static int64_t retry_after_s(const struct http_answer *answer)
+{
+    const char *text = http_answer_header(answer, "Retry-After");
+    char *end;
+    long long seconds = text != NULL ? strtoll(text, &end, 10) : -1;
+
+    return text != NULL && end != text && *end == '\0' && seconds >= 0 ? seconds : -1;
+}
+
+static void finish(struct http_transfer *transfer, CURLcode code)
+{
+    struct http_answer answer = {.outcome = outcome_of(transfer, code), .transfer = transfer};
+
+    answer.retry_after_s = retry_after_s(&answer);
     answer.status = http_transfer_status(transfer);
     answer.content_type = http_transfer_content_type(transfer);
     answer.body = transfer->body != NULL ? transfer->body : "";
     answer.body_length = transfer->body_length;
     answer.error = transfer->error[0] != '\0' ? transfer->error : curl_easy_strerror(code);
-    if (curl_easy_header(transfer->easy, "Retry-After", 0, CURLH_HEADER, -1, &header) == CURLHE_OK) {
-        char *end;
-        long long seconds = strtoll(header->value, &end, 10);
-
-        if (end != header->value && *end == '\0' && seconds >= 0)
-            answer.retry_after_s = seconds < HTTP_RETRY_AFTER_MAX_S ? seconds : HTTP_RETRY_AFTER_MAX_S;
-    }
     transfer->on_done(transfer->context, &answer);
     transfer_free(transfer);
 }

@@ -40,7 +40,11 @@ struct http_answer {
     const char *body;         /* NUL-terminated; empty when on_body took it */
     size_t body_length;
     const char *error; /* what went wrong, for a person; never holds a header or a body */
+    const struct http_transfer *transfer;
 };
+
+/* A header's value, NULL when the answer has none. Valid within on_done. */
+const char *http_answer_header(const struct http_answer *answer, const char *name);
 
 /* One file of a multipart upload; bytes stay with the caller until the transfer is over. */
 struct http_part {

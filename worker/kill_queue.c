@@ -28,6 +28,7 @@ struct kill {
     char sandbox_id[SANDBOX_ID_MAX_BYTES + 1];
     char run_id[RUN_ID_MAX_BYTES + 1];
     int64_t expires_ms;
+    struct run_lease_name lease;
     int tries;
     TAILQ_ENTRY(kill) link;
 };
@@ -37,6 +38,7 @@ TAILQ_HEAD(kill_list, kill);
 struct kill_queue {
     struct http_client *http;
     struct event_base *base;
+    struct scoreboard *scoreboard;
     struct kill_list kills;
     size_t length;
     void (*on_empty)(void *context);
@@ -58,6 +60,7 @@ static void kill_done(struct kill *kill)
 {
     struct kill_queue *queue = kill->queue;
 
+    kill_queue_forget_lease(queue, kill->lease);
     kill_free(kill);
     if (queue->length == 0 && queue->on_empty != NULL)
         queue->on_empty(queue->on_empty_context);
@@ -205,7 +208,7 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
     send_delete(context);
 }
 
-struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *base)
+struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *base, struct scoreboard *scoreboard)
 {
     struct kill_queue *queue = calloc(1, sizeof *queue);
 
@@ -213,6 +216,7 @@ struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *b
         return NULL;
     queue->http = http;
     queue->base = base;
+    queue->scoreboard = scoreboard;
     TAILQ_INIT(&queue->kills);
     return queue;
 }
@@ -225,30 +229,39 @@ void kill_queue_free(struct kill_queue *queue)
         return;
     for (kill = TAILQ_FIRST(&queue->kills); kill != NULL; kill = next) {
         next = TAILQ_NEXT(kill, link);
-        log_error("run %s: sandbox %s is left to its time to live", kill->run_id, kill->sandbox_id);
+        log_error("run %s: sandbox %s is not deleted yet, and left to others", kill->run_id, kill->sandbox_id);
         kill_free(kill);
     }
     free(queue);
 }
 
-void kill_queue_add(struct kill_queue *queue, struct e2b_service *service, const char *sandbox_id, const char *run_id,
-                    int64_t expires_ms)
+void kill_queue_add(struct kill_queue *queue, const struct kill_order *order)
 {
     struct kill *kill = calloc(1, sizeof *kill);
 
+    if (order->lease.id != 0)
+        run_lease_hold(queue->scoreboard, order->lease, RUN_LEASE_DELETING, order->sandbox_id, order->expires_ms);
     if (kill == NULL || (kill->retry_timer = evtimer_new(queue->base, on_retry, kill)) == NULL) {
-        log_error("run %s: no memory to delete sandbox %s; it ends with its time to live", run_id, sandbox_id);
+        log_error("run %s: no memory to delete sandbox %s; it ends with its time to live", order->run_id,
+                  order->sandbox_id);
         free(kill);
         return;
     }
     kill->queue = queue;
-    kill->service = e2b_service_ref(service);
-    kill->expires_ms = expires_ms;
-    snprintf(kill->sandbox_id, sizeof kill->sandbox_id, "%s", sandbox_id);
-    snprintf(kill->run_id, sizeof kill->run_id, "%s", run_id);
+    kill->service = e2b_service_ref(order->service);
+    kill->expires_ms = order->expires_ms;
+    kill->lease = order->lease;
+    snprintf(kill->sandbox_id, sizeof kill->sandbox_id, "%s", order->sandbox_id);
+    snprintf(kill->run_id, sizeof kill->run_id, "%s", order->run_id);
     TAILQ_INSERT_TAIL(&queue->kills, kill, link);
     queue->length++;
     send_delete(kill);
+}
+
+void kill_queue_forget_lease(struct kill_queue *queue, struct run_lease_name lease)
+{
+    if (lease.id != 0)
+        run_lease_clear(queue->scoreboard, lease);
 }
 
 size_t kill_queue_length(const struct kill_queue *queue)

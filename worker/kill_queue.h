@@ -7,18 +7,31 @@
 #ifndef WORKER_KILL_QUEUE_H
 #define WORKER_KILL_QUEUE_H
 
+#include "common/run_table.h"
 #include "worker/e2b.h"
 
 struct kill_queue;
 
-struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *base)
+/* The scoreboard, which has the leases, stays with the caller. */
+struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *base, struct scoreboard *scoreboard)
     __attribute__((warn_unused_result));
-/* Forgets what is left; its sandboxes end with their time to live. */
+/* Forgets what is left. Its leases stay: another worker deletes it, or its time to live does. */
 void kill_queue_free(struct kill_queue *queue);
 
-/* The DELETE is on its way when this returns. expires_ms: end of the sandbox's time to live, CLOCK_MONOTONIC. */
-void kill_queue_add(struct kill_queue *queue, struct e2b_service *service, const char *sandbox_id, const char *run_id,
-                    int64_t expires_ms);
+/* A sandbox to be deleted; strings are copied. */
+struct kill_order {
+    struct e2b_service *service;
+    const char *sandbox_id;
+    const char *run_id;
+    int64_t expires_ms;          /* end of the sandbox's time to live, CLOCK_MONOTONIC */
+    struct run_lease_name lease; /* DELETING until it is gone; id 0: none */
+};
+
+/* The DELETE is on its way when this returns. */
+void kill_queue_add(struct kill_queue *queue, const struct kill_order *order);
+
+/* There is nothing to delete under this lease. */
+void kill_queue_forget_lease(struct kill_queue *queue, struct run_lease_name lease);
 
 size_t kill_queue_length(const struct kill_queue *queue);
 /* Those whose deletion failed at least once. */

@@ -7,6 +7,7 @@
 #include "worker/creation.h"
 #include "worker/file_event.h"
 #include "worker/input_files.h"
+#include "worker/run_facts.h"
 #include "worker/template_install.h"
 #include "worker/timer.h"
 
@@ -18,6 +19,8 @@
 #define EXIT_GRACE_MS       10000 /* after a terminal line the process has this long to end */
 #define NEAR_END_OF_LIFE_MS 2000  /* a stream lost this close to the sandbox's end of life is a time-out */
 #define SHUTDOWN_TEXT       "server is shutting down"
+#define CANCELLED_TEXT      "cancelled by user"
+#define ID_DRAWS_MAX        10 /* one is enough, but for once in many lives */
 
 enum run_state {
     RUN_CREATING,   /* POST /sandboxes is in flight */
@@ -31,7 +34,8 @@ enum run_state {
 
 struct run {
     struct run_host *host;
-    char id[RUN_ID_BYTES + 1];
+    struct run_entry entry; /* its record, for all workers; and its lease */
+    char id[RUN_ID_DIGITS + 1];
     enum run_state state;
     struct query_request request; /* until the upload is over */
     struct project_view view;     /* until the configuration is built */
@@ -65,15 +69,22 @@ static void start_collecting(struct run *run, enum run_error error, const char *
 
 /* --- small things ------------------------------------------------------------------------------------ */
 
-static bool new_run_id(char id[static RUN_ID_BYTES + 1])
+/* A slot in the table under an id that nobody has. */
+static bool take_slot(struct run *run)
 {
-    unsigned char bytes[RUN_ID_BYTES / 2];
+    struct run_host *host = run->host;
 
-    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
-        return false;
-    for (size_t i = 0; i < sizeof bytes; i++)
-        snprintf(id + 2 * i, 3, "%02x", bytes[i]);
-    return true;
+    for (int i = 0; i < ID_DRAWS_MAX; i++) {
+        uint64_t id;
+
+        if (getrandom(&id, sizeof id, 0) != (ssize_t)sizeof id)
+            return false;
+        if (run_entry_take(&run->entry, host->scoreboard, host->serial, id)) {
+            run_id_format(id, run->id);
+            return true;
+        }
+    }
+    return false;
 }
 
 static void run_free(struct run *run)
@@ -154,7 +165,11 @@ static void let_go_of_sandbox(struct run *run)
     if (run->creation != NULL)
         creation_abandon(run->creation);
     else if (run->sandbox != NULL)
-        kill_queue_add(run->host->kills, run->e2b.service, run->sandbox->id, run->id, run->expires_ms);
+        kill_queue_add(run->host->kills, &(struct kill_order){.service = run->e2b.service,
+                                                              .sandbox_id = run->sandbox->id,
+                                                              .run_id = run->id,
+                                                              .expires_ms = run->expires_ms,
+                                                              .lease = run_entry_lease_name(&run->entry)});
 }
 
 /* Nobody listens any more. */
@@ -186,7 +201,7 @@ static void finish_stream(struct run *run, enum run_error error, const char *mes
 
 static void log_start(const struct run *run)
 {
-    const json_t *model = run->request.model != NULL ? run->request.model : run->view.project->model;
+    const json_t *model = run_model(&run->request, run->view.project);
     const char *name = model != NULL ? json_string_value(model) : "-";
     char clean[LOG_CLEAN_BUFFER];
 
@@ -196,14 +211,33 @@ static void log_start(const struct run *run)
 
 static void log_end(const struct run *run, enum run_error error)
 {
-    const char *outcome = error == RUN_ERROR_NONE          ? "completed"
-                          : error == RUN_ERROR_CLIENT_GONE ? "cancelled"
-                                                           : "error";
+    const char *outcome = run_status_name((enum run_status)run->entry.record.status);
 
     log_info("run %s ended outcome=%s code=%s sandbox=%s turns=%lld cost=%.4f duration=%.1fs", run->id, outcome,
              error == RUN_ERROR_NONE ? "-" : run_error_code(error), run->sandbox != NULL ? run->sandbox->id : "-",
              (long long)run->output.report.num_turns, run->output.report.cost_usd,
              (double)(monotonic_ms() - run->admitted_ms) / 1000);
+}
+
+/*
+ * The record is final, on all workers, and the slot of admission free, before the client sees the end. An accepted
+ * cancel decides whatever ended the run first.
+ */
+static enum run_error close_record(struct run *run, enum run_error error, const char *message)
+{
+    bool cancelled = run_entry_begin_end(&run->entry);
+
+    if (has_terminal_line(run))
+        error = error_of_report(&run->output.report);
+    if (cancelled) {
+        error = RUN_ERROR_CANCELLED;
+        message = CANCELLED_TEXT;
+    }
+    set_pending(run, error, message);
+    run_facts_ended(&run->entry, error, pending_message(run), (monotonic_ms() - run->admitted_ms) * 1000);
+    run_entry_end(&run->entry);
+    scoreboard_end_run(run->host->scoreboard, run->host->slot);
+    return error;
 }
 
 /*
@@ -217,12 +251,9 @@ static void run_end(struct run *run, enum run_error error, const char *message)
     if (run->state == RUN_ENDED)
         log_panic("run %s ended twice", run->id);
     run->state = RUN_ENDED;
-    if (has_terminal_line(run))
-        error = error_of_report(&run->output.report);
-    set_pending(run, error, message);
     let_go_of_sandbox(run);
+    error = close_record(run, error, message);
     finish_stream(run, error, pending_message(run));
-    scoreboard_end_run(host->scoreboard, host->slot);
     log_end(run, error);
     TAILQ_REMOVE(&host->runs, run, link);
     host->run_count--;
@@ -322,6 +353,15 @@ static void start_collecting(struct run *run, enum run_error error, const char *
 
 /* --- output ------------------------------------------------------------------------------------------- */
 
+/* Inside libcurl. */
+static void on_report(void *context)
+{
+    struct run *run = context;
+
+    run_facts_report(&run->entry, &run->output.report);
+    run_entry_publish(&run->entry);
+}
+
 /* Inside libcurl. After the terminal line the process has a moment to end, but not beyond D. */
 static void on_terminal_line(void *context)
 {
@@ -366,6 +406,8 @@ static void on_agent_exit(void *context, int exit_code, const char *status)
     char message[128];
 
     agent_output_finish(&run->output);
+    run->entry.record.has_exit_code = true;
+    run->entry.record.exit_code = exit_code;
     if (run->failed)
         return;
     log_debug("run %s: agent ended: %s", run->id, log_clean(status, strlen(status), clean));
@@ -484,6 +526,8 @@ static void on_created(void *context, const struct e2b_result *result, struct e2
         return;
     }
     run->sandbox = sandbox;
+    run_entry_set(&run->entry, RUN_STRING_SANDBOX_ID, sandbox->id, strlen(sandbox->id));
+    run_entry_publish(&run->entry);
     log_info("run %s sandbox %s created", run->id, sandbox->id);
     set_deadline(run, ttl_s);
     run->state = RUN_UPLOADING;
@@ -502,7 +546,10 @@ static void on_fallback(void *context, const char *message)
 
 static void create_sandbox(struct run *run)
 {
-    const struct creation_request request = {.run_id = run->id, .timeout_s = run->timeout_s, .env = run->config.env};
+    const struct creation_request request = {.run_id = run->id,
+                                             .timeout_s = run->timeout_s,
+                                             .env = run->config.env,
+                                             .lease = run_entry_lease_name(&run->entry)};
     const struct creation_handlers handlers = {.on_fallback = on_fallback, .on_created = on_created, .context = run};
 
     run->creation = creation_start(run->host, &run->e2b, &request, &handlers);
@@ -567,7 +614,7 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
 {
     struct run *run = calloc(1, sizeof *run);
     const struct agent_output_handlers output = {
-        .on_terminal = on_terminal_line, .on_failed = on_output_failed, .context = run};
+        .on_report = on_report, .on_terminal = on_terminal_line, .on_failed = on_output_failed, .context = run};
 
     if (run == NULL) {
         run_order_release(order);
@@ -583,10 +630,22 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
     run->deadline = evtimer_new(host->base, on_deadline, run);
     run->deferred = event_new(host->base, -1, 0, on_deferred, run);
     if (agent_output_init(&run->output, host->base, (size_t)host->settings->line_limit_bytes, &output) &&
-        run->deadline != NULL && run->deferred != NULL && new_run_id(run->id))
+        run->deadline != NULL && run->deferred != NULL && take_slot(run))
         return run;
     run_free(run);
     return NULL;
+}
+
+/* The record, seen and cancelled by all workers before the client hears of the run. */
+static void open_record(struct run *run)
+{
+    const struct e2b_service *service = run->e2b.service;
+
+    run_facts_admitted(&run->entry, &run->request, run->view.project, run->host->settings);
+    run->entry.record.is_local = service->unix_socket != NULL;
+    if (service->unix_socket == NULL && run->request.e2b_api_key != NULL)
+        run_entry_mark_foreign(&run->entry);
+    run_entry_publish(&run->entry);
 }
 
 /* T is capped by the setting `timeout`; the client is told (http-api.md 6.1). */
@@ -644,9 +703,10 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
         server_reply_internal(exchange, "out of memory");
         return;
     }
+    open_record(run);
     run->stream = event_stream_open(exchange, run->id, &handlers);
     if (run->stream == NULL) {
-        scoreboard_end_run(host->scoreboard, host->slot);
+        close_record(run, RUN_ERROR_INTERNAL, "out of memory");
         run_free(run);
         return;
     }
@@ -658,6 +718,17 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
     log_start(run);
     timer_start(run->deadline, host->settings->timeout_ms);
     configure(run);
+}
+
+void run_cancel_wanted(struct run_host *host)
+{
+    struct run *run, *next;
+
+    for (run = TAILQ_FIRST(&host->runs); run != NULL; run = next) {
+        next = TAILQ_NEXT(run, link);
+        if (run_entry_is_cancelled(&run->entry))
+            run_end(run, RUN_ERROR_CANCELLED, CANCELLED_TEXT);
+    }
 }
 
 void run_end_all(struct run_host *host)

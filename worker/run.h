@@ -7,7 +7,7 @@
 #ifndef WORKER_RUN_H
 #define WORKER_RUN_H
 
-#include "common/scoreboard.h"
+#include "common/run_table.h"
 #include "worker/agent_config.h"
 #include "worker/event_stream.h"
 #include "worker/kill_queue.h"
@@ -16,8 +16,6 @@
 #include "worker/template_memory.h"
 
 #include <sys/queue.h>
-
-#define RUN_ID_BYTES 16 /* hex digits */
 
 TAILQ_HEAD(run_list, run);
 
@@ -30,6 +28,7 @@ struct run_host {
     const struct settings *settings;
     struct scoreboard *scoreboard;
     int slot;
+    uint64_t serial; /* of this worker */
     const char *instance;
     struct project_dir *project_dir;
     struct agent_runner runner;
@@ -56,6 +55,9 @@ void run_order_release(struct run_order *order);
  * over, in every case.
  */
 void run_start(struct run_host *host, struct exchange *exchange, struct run_order *order);
+
+/* Ends those runs that somebody, in whichever process, wants cancelled. Cost: a look at each live run's slot. */
+void run_cancel_wanted(struct run_host *host);
 
 /* Ends all runs with server_shutdown. */
 void run_end_all(struct run_host *host);

@@ -19,6 +19,7 @@ static const char *const codes[RUN_ERROR_COUNT] = {
     [RUN_ERROR_LINE_TOO_LONG] = "line_too_long",
     [RUN_ERROR_UPSTREAM_PROTOCOL] = "upstream_protocol",
     [RUN_ERROR_SERVER_SHUTDOWN] = "server_shutdown",
+    [RUN_ERROR_CANCELLED] = "cancelled",
     [RUN_ERROR_CLIENT_GONE] = "client_gone",
     [RUN_ERROR_AGENT_ERROR] = "agent_error",
     [RUN_ERROR_AGENT_RESULT] = "agent_result",

@@ -21,6 +21,7 @@ enum run_error {
     RUN_ERROR_LINE_TOO_LONG,
     RUN_ERROR_UPSTREAM_PROTOCOL,
     RUN_ERROR_SERVER_SHUTDOWN,
+    RUN_ERROR_CANCELLED,
     RUN_ERROR_CLIENT_GONE,  /* in the record only: nobody is left to tell */
     RUN_ERROR_AGENT_ERROR,  /* in the record only: the runner's own `error` line was the terminal event */
     RUN_ERROR_AGENT_RESULT, /* in the record only: a `result` other than success was the terminal event */

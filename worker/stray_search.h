@@ -12,13 +12,22 @@
 
 struct stray_search;
 
+/* kills and the strings stay with the caller. */
 struct stray_search *stray_search_new(struct http_client *http, struct event_base *base, struct kill_queue *kills,
                                       const char *instance) __attribute__((warn_unused_result));
+/* Leases of searches that are not over stay as they are: another worker goes on. */
 void stray_search_free(struct stray_search *search);
 
-/* own_sandbox_id: the run's own, which is left alone; NULL: none. expires_ms as for kill_queue_add(). */
-void stray_search_add(struct stray_search *search, struct e2b_service *service, const char *run_id,
-                      const char *own_sandbox_id, int64_t expires_ms);
+/* The run whose sandboxes are looked for. */
+struct stray_order {
+    struct e2b_service *service;
+    const char *run_id;
+    const char *own_sandbox_id;  /* the run's own, which is left alone; NULL: none */
+    int64_t expires_ms;          /* as for a kill_order */
+    struct run_lease_name lease; /* cleared when the search is over; id 0: none */
+};
+
+void stray_search_add(struct stray_search *search, const struct stray_order *order);
 
 /* Lookups that are in flight right now; the later ones of a leaving worker are given up. */
 size_t stray_search_in_flight(const struct stray_search *search);

@@ -214,10 +214,11 @@ static bool set_up(struct worker *worker)
     TAILQ_INIT(&host->runs);
     host->base = worker->base;
     host->http = worker->http;
-    host->kills = worker->http != NULL ? kill_queue_new(worker->http, worker->base) : NULL;
+    host->kills = worker->http != NULL ? kill_queue_new(worker->http, worker->base, context->scoreboard) : NULL;
     host->settings = context->settings;
     host->scoreboard = context->scoreboard;
     host->slot = context->slot;
+    host->serial = atomic_load(&own_slot(worker)->serial);
     host->instance = context->instance;
     host->project_dir =
         project_dir_new(worker->base, context->settings->project_dir, context->project_store, context->environment);

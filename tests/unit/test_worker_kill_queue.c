@@ -13,6 +13,9 @@
 static struct {
     struct event_base *base;
     struct kill_queue *queue;
+    struct scoreboard *scoreboard;
+    int slot;
+    struct run_lease_name lease; /* of the next sandbox */
     struct e2b_service service;
     struct http_request request; /* the last one sent */
     char url[256];
@@ -64,7 +67,9 @@ static int set_up(void **state)
     (void)state;
     memset(&world, 0, sizeof world);
     world.base = event_base_new();
-    world.queue = kill_queue_new(NULL, world.base);
+    world.scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = 1, .run_history = 1}, NULL);
+    world.slot = scoreboard_take_slot(world.scoreboard, 1);
+    world.queue = kill_queue_new(NULL, world.base, world.scoreboard);
     world.service = (struct e2b_service){.references = 1, .api_url = "http://api", .api_key = "e2b_0123456789"};
     kill_queue_on_empty(world.queue, on_empty, NULL);
     return 0;
@@ -74,6 +79,7 @@ static int tear_down(void **state)
 {
     (void)state;
     kill_queue_free(world.queue);
+    scoreboard_free(world.scoreboard);
     event_base_free(world.base);
     assert_int_equal(world.service.references, 1);
     return 0;
@@ -81,7 +87,11 @@ static int tear_down(void **state)
 
 static void add(int64_t left_to_live_ms)
 {
-    kill_queue_add(world.queue, &world.service, "i1", "0123456789abcdef", monotonic_ms() + left_to_live_ms);
+    kill_queue_add(world.queue, &(struct kill_order){.service = &world.service,
+                                                     .sandbox_id = "i1",
+                                                     .run_id = "0123456789abcdef",
+                                                     .expires_ms = monotonic_ms() + left_to_live_ms,
+                                                     .lease = world.lease});
 }
 
 static void answered(enum transfer_outcome outcome, int status, int64_t retry_after_s, const char *body)
@@ -217,9 +227,33 @@ static void test_a_minute_after_its_end_of_life_a_sandbox_is_given_up(void **sta
     assert_int_equal(world.sent, 2);
 }
 
+/* The lease of a new run, which a kill is to hold. */
+static unsigned leases(void)
+{
+    return run_table_count_leases(world.scoreboard, atomic_load(&world.scoreboard->slots[world.slot].serial));
+}
+
+static void test_a_lease_is_held_until_the_sandbox_is_gone(void **state)
+{
+    struct run_entry entry;
+
+    (void)state;
+    assert_true(run_entry_take(&entry, world.scoreboard, atomic_load(&world.scoreboard->slots[world.slot].serial), 5));
+    run_entry_publish(&entry);
+    world.lease = run_entry_lease_name(&entry);
+    add(TTL_MS);
+    assert_int_equal(leases(), 1);
+    answered(TRANSFER_CUT, 0, -1, "");
+    assert_int_equal(leases(), 1);
+    fire_shortest_timer(world.base);
+    answered(TRANSFER_ANSWERED, 204, -1, "");
+    assert_int_equal(leases(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_lease_is_held_until_the_sandbox_is_gone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_each_answer_has_its_action, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_request, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_refused_key_gets_three_tries, set_up, tear_down),

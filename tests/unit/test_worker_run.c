@@ -146,25 +146,18 @@ void collection_cancel(struct collection *collection)
         world.collecting = false;
 }
 
-void kill_queue_add(struct kill_queue *queue, struct e2b_service *service, const char *sandbox_id, const char *run_id,
-                    int64_t expires_ms)
+void kill_queue_add(struct kill_queue *queue, const struct kill_order *order)
 {
     (void)queue;
-    (void)service;
-    (void)run_id;
-    (void)expires_ms;
-    assert_string_equal(sandbox_id, "i1");
+    assert_string_equal(order->sandbox_id, "i1");
+    run_lease_hold(world.scoreboard, order->lease, RUN_LEASE_DELETING, order->sandbox_id, order->expires_ms);
     world.kills++;
 }
 
-void stray_search_add(struct stray_search *search, struct e2b_service *service, const char *run_id,
-                      const char *own_sandbox_id, int64_t expires_ms)
+void stray_search_add(struct stray_search *search, const struct stray_order *order)
 {
     (void)search;
-    (void)service;
-    (void)run_id;
-    (void)own_sandbox_id;
-    (void)expires_ms;
+    (void)order;
     world.searches++;
 }
 
@@ -172,7 +165,7 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
                                        const struct event_stream_handlers *handlers)
 {
     (void)exchange;
-    assert_int_equal(strlen(run_id), RUN_ID_BYTES);
+    assert_int_equal(strlen(run_id), RUN_ID_DIGITS);
     world.client = *handlers;
     world.open = true;
     return (struct event_stream *)&handle;

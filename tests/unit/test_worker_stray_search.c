@@ -11,7 +11,9 @@ static struct {
     struct http_request request;
     char url[512];
     int sent;
-    char killed[256]; /* ids, each with a blank */
+    const char *next_token;
+    uint64_t forgotten; /* lease */
+    char killed[256];   /* ids, each with a blank */
 } world;
 
 static int handle;
@@ -43,16 +45,28 @@ bool http_add_header(struct curl_slist **headers, const char *name, const char *
     return *headers != NULL;
 }
 
-void kill_queue_add(struct kill_queue *queue, struct e2b_service *service, const char *sandbox_id, const char *run_id,
-                    int64_t expires_ms)
+const char *http_answer_header(const struct http_answer *answer, const char *name)
+{
+    (void)answer;
+    assert_string_equal(name, "X-Next-Token");
+    return world.next_token;
+}
+
+void kill_queue_add(struct kill_queue *queue, const struct kill_order *order)
 {
     size_t used = strlen(world.killed);
 
     (void)queue;
-    assert_ptr_equal(service, &world.service);
-    assert_string_equal(run_id, "run1");
-    assert_int_equal(expires_ms, 77);
-    snprintf(world.killed + used, sizeof world.killed - used, "%s ", sandbox_id);
+    assert_ptr_equal(order->service, &world.service);
+    assert_string_equal(order->run_id, "run1");
+    assert_int_equal(order->expires_ms, 77);
+    snprintf(world.killed + used, sizeof world.killed - used, "%s ", order->sandbox_id);
+}
+
+void kill_queue_forget_lease(struct kill_queue *queue, struct run_lease_name lease)
+{
+    (void)queue;
+    world.forgotten = lease.id;
 }
 
 static int set_up(void **state)
@@ -74,6 +88,14 @@ static int tear_down(void **state)
     return 0;
 }
 
+static void look_for_run1(const char *own)
+{
+    stray_search_add(
+        world.search,
+        &(struct stray_order){
+            .service = &world.service, .run_id = "run1", .own_sandbox_id = own, .expires_ms = 77, .lease = {.id = 9}});
+}
+
 static void listed(int status, const char *body)
 {
     const struct http_answer answer = {.outcome = TRANSFER_ANSWERED,
@@ -90,7 +112,7 @@ static void listed(int status, const char *body)
 static void test_it_looks_at_once_after_5_and_after_75_seconds(void **state)
 {
     (void)state;
-    stray_search_add(world.search, &world.service, "run1", NULL, 77);
+    look_for_run1(NULL);
     assert_string_equal(world.url, "http://api/v2/sandboxes?metadata=request_id%3Drun1%26sandstorm_instance%3Dhere"
                                    "&state=running,paused&limit=100");
     assert_int_equal(stray_search_in_flight(world.search), 1);
@@ -98,7 +120,9 @@ static void test_it_looks_at_once_after_5_and_after_75_seconds(void **state)
     assert_wait(fire_shortest_timer(world.base), 5000, 5000);
     listed(503, "<html>"); /* a search that fails does not end it */
     assert_wait(fire_shortest_timer(world.base), 70000, 70000);
+    assert_int_equal(world.forgotten, 0);
     listed(200, "not JSON");
+    assert_int_equal(world.forgotten, 9);
     assert_int_equal(world.sent, 3);
     assert_null(waiting_timers(world.base).shortest);
     assert_int_equal(world.service.references, 1);
@@ -110,7 +134,7 @@ static void test_it_looks_at_once_after_5_and_after_75_seconds(void **state)
 static void test_it_deletes_what_is_this_runs_and_nothing_else(void **state)
 {
     (void)state;
-    stray_search_add(world.search, &world.service, "run1", "own", 77);
+    look_for_run1("own");
     listed(200, "[" SANDBOX("own", "run1", "here") "," SANDBOX("s1", "run1", "here") "," SANDBOX(
                     "s2", "run2", "here") "," SANDBOX("s3", "run1",
                                                       "there") "," SANDBOX("../s4", "run1",
@@ -120,9 +144,24 @@ static void test_it_deletes_what_is_this_runs_and_nothing_else(void **state)
     assert_string_equal(world.killed, "s1 s6 ");
 }
 
+static void test_it_reads_all_pages(void **state)
+{
+    (void)state;
+    look_for_run1(NULL);
+    world.next_token = "a+b=";
+    listed(200, "[" SANDBOX("s1", "run1", "here") "]");
+    assert_int_equal(world.sent, 2);
+    assert_non_null(strstr(world.url, "&nextToken=a%2Bb%3D"));
+    world.next_token = NULL;
+    listed(200, "[" SANDBOX("s2", "run1", "here") "]");
+    assert_string_equal(world.killed, "s1 s2 ");
+    assert_int_equal(stray_search_in_flight(world.search), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_it_reads_all_pages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_it_looks_at_once_after_5_and_after_75_seconds, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_it_deletes_what_is_this_runs_and_nothing_else, set_up, tear_down),
     };
