@@ -61,9 +61,16 @@ def sockets_to(port: int) -> set[str]:
 
 
 def private_kib(pid: int) -> int:
-    """Private memory of a process."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+    """Private memory of a process: what is mapped to be shared does not count, though only one may have touched it."""
+    total = 0
+    shared = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        fields = line.split()
+        if not fields[0].endswith(":"):
+            shared = fields[1].endswith("s")
+        elif not shared and fields[0] in ("Private_Clean:", "Private_Dirty:"):
+            total += int(fields[1])
+    return total
 
 
 def socket_owner(local_port: int, pids: set[int]) -> int | None:
