@@ -59,7 +59,7 @@ struct run_record {
     uint64_t id;
     int64_t started_us; /* CLOCK_REALTIME */
     int64_t ended_us;   /* 0: not yet */
-    int64_t duration_us;
+    int64_t duration_us; /* -1: not known */
     int64_t num_turns; /* -1: null */
     double cost_usd;
     int32_t exit_code;

@@ -2,6 +2,7 @@
 
 #include "worker/json_text.h"
 #include "worker/mcp_servers.h"
+#include "worker/number_text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -75,19 +76,6 @@ static bool add_members(struct evbuffer *out, json_t *members)
     }
     add_text(out, *separator == '{' ? "{}" : "}");
     return true;
-}
-
-/* The shortest spelling that means the same number. */
-static void add_double(struct evbuffer *out, double number)
-{
-    char text[40];
-
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, number);
-        if (strtod(text, NULL) == number)
-            break;
-    }
-    add_text(out, text);
 }
 
 /* --- merging -------------------------------------------------------------------------------------------- */
@@ -282,6 +270,7 @@ static void add_fork_session(struct evbuffer *out, enum query_flag flag)
 
 bool agent_options_write(const struct agent_options *options, struct evbuffer *out, char **error)
 {
+    char budget[NUMBER_TEXT_BYTES];
     const struct query_request *request = options->request;
     bool good;
 
@@ -309,7 +298,7 @@ bool agent_options_write(const struct agent_options *options, struct evbuffer *o
     add_fork_session(out, request->fork_session);
     add_text(out, ",\"max_budget_usd\":");
     if (request->max_budget_usd >= 0)
-        add_double(out, request->max_budget_usd);
+        add_text(out, number_text(request->max_budget_usd, budget));
     else
         add_null(out);
     add_text(out, "}");
