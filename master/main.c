@@ -8,6 +8,7 @@
 #include "common/settings.h"
 #include "master/master.h"
 #include "master/preflight.h"
+#include "master/state_dir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +50,7 @@ static int check(const struct settings_load *load)
         good = false;
     if (!preflight_raise_descriptors(settings->max_runs))
         good = false;
+    state_dir_check(settings->state_dir);
     settings_print(load, stdout);
     printf("\ntimeout (%lld ms) bounds a run; worker_timeout (%lld ms) bounds the silence of a worker's loop.\n"
            "A worker that is busy with a long run is not silent.\n"

@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 /* The loop looks at heartbeats at least this often. */
@@ -426,25 +425,12 @@ static void loop(struct master *master)
 
 /* --- start and end ------------------------------------------------------------------------------ */
 
-/* A random name; NULL after a log line. */
-static char *random_instance(void)
-{
-    uint64_t number;
-    char *name = NULL;
-
-    if (getrandom(&number, sizeof number, 0) != (ssize_t)sizeof number || asprintf(&name, "%016" PRIx64, number) < 0) {
-        log_error("cannot make a random name of the instance: %s", strerror(errno));
-        return NULL;
-    }
-    return name;
-}
-
-/* The given name, else a random one: a copy of our own, since settings go with their generation. */
+/* The given name, else the one that is kept: a copy of our own, since settings go with their generation. */
 static bool name_instance(struct master *master)
 {
     const char *given = start_settings(master)->instance;
 
-    master->instance = *given != '\0' ? strdup(given) : random_instance();
+    master->instance = *given != '\0' ? strdup(given) : state_dir_instance(&master->state_dir);
     return master->instance != NULL;
 }
 
@@ -457,7 +443,8 @@ static bool prepare(struct master *master)
     master->store = project_store_new();
     if (master->store == NULL || !master_open_signals(master) || !preflight_check(settings) ||
         !preflight_check_project(settings, master->store) || !preflight_raise_descriptors(settings->max_runs) ||
-        !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) || !name_instance(master))
+        !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) ||
+        !state_dir_open(&master->state_dir, settings->state_dir) || !name_instance(master))
         return false;
     master->scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = (unsigned)settings->max_runs,
                                                                    .run_history = (unsigned)settings->run_history},
@@ -486,6 +473,7 @@ static void release(struct master *master)
         close(master->scoreboard_fd);
     listeners_close(&master->listeners);
     free(master->instance);
+    state_dir_close(&master->state_dir);
     if (master->signal_fd >= 0)
         close(master->signal_fd);
 }
@@ -499,6 +487,7 @@ int master_run(int argc, char *const argv[], struct settings_load *load)
                             .load = load,
                             .signal_fd = -1,
                             .scoreboard_fd = -1,
+                            .state_dir = STATE_DIR_CLOSED,
                             .loop_ms = monotonic_ms()};
 
     log_set_level((enum log_level)start_settings(&master)->log_level);

@@ -10,6 +10,7 @@
 #include "master/generation.h"
 #include "master/listen.h"
 #include "master/runtime.h"
+#include "master/state_dir.h"
 #include "master/workers.h"
 
 #include <stdbool.h>
@@ -42,6 +43,7 @@ struct master {
     int64_t loop_ms;            /* when the loop last went round */
     int64_t awake_ms;           /* since when the loop goes round without a gap */
     int64_t watchdog_ms;        /* when the service manager is to hear of us next */
+    struct state_dir state_dir;
     char *instance;
 };
 

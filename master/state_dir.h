@@ -1,0 +1,36 @@
+/*
+ * state_dir: the directory in which an instance keeps what outlives it: its name, the history of its runs, and a lock
+ * that keeps a second master out (http-api.md 16.7).
+ *
+ * A directory that cannot be made or written costs the history and the name, with one warning, never the start; only a
+ * lock that is held does. The lock is the process's own (fcntl): children do not inherit it, the kernel tells who has
+ * it, and it ends with the master, however that ends.
+ */
+#ifndef MASTER_STATE_DIR_H
+#define MASTER_STATE_DIR_H
+
+#include <stdbool.h>
+
+struct state_dir {
+    char *path; /* NULL: there is none */
+    int fd;     /* of the directory, close-on-exec */
+    int lock_fd;
+};
+
+/* What a state_dir is before it is opened. */
+#define STATE_DIR_CLOSED ((struct state_dir){.path = NULL, .fd = -1, .lock_fd = -1})
+
+/*
+ * Makes the directory (0700, not its parents), takes its lock, and narrows the modes of what others may read. False
+ * when another master holds the lock: the reason, with its pid, is in the log.
+ */
+bool state_dir_open(struct state_dir *dir, const char *path) __attribute__((warn_unused_result));
+void state_dir_close(struct state_dir *dir);
+
+/* The name that is kept there, else a random one, kept from now on. The caller's; NULL after a log line. */
+char *state_dir_instance(const struct state_dir *dir) __attribute__((warn_unused_result));
+
+/* Warns of what state_dir_open() would stumble over, a held lock aside. Changes nothing. */
+void state_dir_check(const char *path);
+
+#endif
