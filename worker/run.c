@@ -223,7 +223,7 @@ static void log_end(const struct run *run, enum run_error error)
  * The record is final, on all workers, and the slot of admission free, before the client sees the end. An accepted
  * cancel decides whatever ended the run first.
  */
-static enum run_error close_record(struct run *run, enum run_error error, const char *message)
+static enum run_error close_record(struct run *run, enum run_error error)
 {
     bool cancelled = run_entry_begin_end(&run->entry);
 
@@ -231,9 +231,8 @@ static enum run_error close_record(struct run *run, enum run_error error, const 
         error = error_of_report(&run->output.report);
     if (cancelled) {
         error = RUN_ERROR_CANCELLED;
-        message = CANCELLED_TEXT;
+        set_pending(run, error, CANCELLED_TEXT);
     }
-    set_pending(run, error, message);
     run_facts_ended(&run->entry, error, pending_message(run), (monotonic_ms() - run->admitted_ms) * 1000);
     run_entry_end(&run->entry);
     scoreboard_end_run(run->host->scoreboard, run->host->slot);
@@ -251,8 +250,9 @@ static void run_end(struct run *run, enum run_error error, const char *message)
     if (run->state == RUN_ENDED)
         log_panic("run %s ended twice", run->id);
     run->state = RUN_ENDED;
+    set_pending(run, error, message); /* it may go away with what is let go of */
     let_go_of_sandbox(run);
-    error = close_record(run, error, message);
+    error = close_record(run, error);
     finish_stream(run, error, pending_message(run));
     log_end(run, error);
     TAILQ_REMOVE(&host->runs, run, link);
@@ -706,7 +706,8 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
     open_record(run);
     run->stream = event_stream_open(exchange, run->id, &handlers);
     if (run->stream == NULL) {
-        close_record(run, RUN_ERROR_INTERNAL, "out of memory");
+        set_pending(run, RUN_ERROR_INTERNAL, "out of memory");
+        (void)close_record(run, RUN_ERROR_INTERNAL);
         run_free(run);
         return;
     }
