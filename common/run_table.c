@@ -636,6 +636,17 @@ enum run_cancel run_table_cancel(struct scoreboard *scoreboard, uint64_t id, uin
     return RUN_CANCEL_REPEATED; /* its worker was stopped in the middle of the end: it ends */
 }
 
+bool run_table_needs_sandbox(const struct scoreboard *scoreboard, uint64_t id)
+{
+    int index = run_table_find(scoreboard, id);
+    struct run_slot *slot;
+
+    if (index < 0)
+        return false;
+    slot = slot_at(scoreboard, (unsigned)index);
+    return is_live(state_of(atomic_load(&slot->phase))) || atomic_load(&slot->lease) != RUN_LEASE_NONE;
+}
+
 unsigned run_table_count_leases(const struct scoreboard *scoreboard, uint64_t owner)
 {
     unsigned count = 0;

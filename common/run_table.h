@@ -57,10 +57,10 @@ struct run_text {
 /* A multiple of 8 bytes: it is shared word by word. */
 struct run_record {
     uint64_t id;
-    int64_t started_us; /* CLOCK_REALTIME */
-    int64_t ended_us;   /* 0: not yet */
+    int64_t started_us;  /* CLOCK_REALTIME */
+    int64_t ended_us;    /* 0: not yet */
     int64_t duration_us; /* -1: not known */
-    int64_t num_turns; /* -1: null */
+    int64_t num_turns;   /* -1: null */
     double cost_usd;
     int32_t exit_code;
     uint32_t files_count;
@@ -201,7 +201,10 @@ enum run_cancel {
 /* *owner: serial of the worker that has to act. */
 enum run_cancel run_table_cancel(struct scoreboard *scoreboard, uint64_t id, uint64_t *owner, enum run_status *status);
 
-/* Live runs and leases of a worker, by its serial. */
+/* Is the run live, or its lease held? Then its sandbox is somebody's business already. */
+bool run_table_needs_sandbox(const struct scoreboard *scoreboard, uint64_t id);
+
+/* Leases of a worker, by its serial. */
 unsigned run_table_count_leases(const struct scoreboard *scoreboard, uint64_t owner);
 
 /* 16 lower-case hex digits, as clients see them; text is not terminated. */

@@ -64,6 +64,7 @@ struct scoreboard {
     /* Until when (CLOCK_MONOTONIC) the sandbox service counts as alive; as a negative number: as not alive. 0: nobody
      * asked it yet. */
     atomic_int_least64_t service_known_ms;
+    atomic_int_least64_t reconcile_due_ms; /* when a worker looks next for sandboxes that no run knows; 0: never yet */
     atomic_int_least64_t service_asked_ms; /* until when a worker asks it, and no other does */
     struct worker_slot slots[SCOREBOARD_SLOTS_MAX];
     alignas(128) atomic_uint ended_runs;  /* remembered */

@@ -249,6 +249,15 @@ size_t workers_poll(struct workers *workers, struct pollfd *fds)
     return count;
 }
 
+/* The master does not know whose run it is, and need not. */
+static void tell_all_to_look(struct workers *workers)
+{
+    size_t cursor = 0;
+
+    for (struct worker *w; (w = workers_next(workers, &cursor)) != NULL;)
+        say(w, MASTER_SAYS_LOOK);
+}
+
 /* Reads what a worker said. At the end of file its exit is near; the descriptor would only keep poll busy. */
 static void read_worker(struct workers *workers, struct worker *worker)
 {
@@ -265,6 +274,8 @@ static void read_worker(struct workers *workers, struct worker *worker)
         for (ssize_t i = 0; i < n; i++) {
             if (said[i] == WORKER_SAYS_READY)
                 workers_event(workers, worker, EVENT_READY);
+            else if (said[i] == WORKER_SAYS_LOOK)
+                tell_all_to_look(workers);
             else
                 log_warn("worker %d (pid %d) said an unknown byte 0x%02x", worker->slot, (int)worker->pid,
                          (unsigned)(unsigned char)said[i]);

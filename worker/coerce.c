@@ -226,6 +226,11 @@ static enum coerced text_to_integer(struct json_text text, bool is_string, int64
     return is_string ? COERCE_PARSING : COERCE_FRACTION;
 }
 
+enum coerced coerce_integer_word(const char *word, size_t length, int64_t *number)
+{
+    return text_to_integer((struct json_text){.start = word, .length = length}, true, number);
+}
+
 enum coerced coerce_integer(struct json_text value, int64_t *number)
 {
     struct json_text text;

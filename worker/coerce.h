@@ -21,6 +21,8 @@ enum coerced {
 
 /* Beyond 64 bits *number is INT64_MAX or INT64_MIN, which range checks then refuse. */
 enum coerced coerce_integer(struct json_text value, int64_t *number) __attribute__((warn_unused_result));
+/* As a JSON string that holds this text. */
+enum coerced coerce_integer_word(const char *word, size_t length, int64_t *number) __attribute__((warn_unused_result));
 enum coerced coerce_number(struct json_text value, double *number) __attribute__((warn_unused_result));
 enum coerced coerce_bool(struct json_text value, bool *flag) __attribute__((warn_unused_result));
 /* A word that stands for a boolean: false when it is none. */

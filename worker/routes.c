@@ -13,6 +13,9 @@ static void route_slack(struct exchange *exchange)
 
 const struct route routes[] = {
     {.method = EVHTTP_REQ_POST, .path = "/query", .handler = route_query, .guarded = true, .is_stopping = is_stopping},
+    {.method = EVHTTP_REQ_GET, .path = "/runs", .handler = route_runs, .guarded = true},
+    {.method = EVHTTP_REQ_GET, .path = "/runs/{id}", .handler = route_run, .guarded = true},
+    {.method = EVHTTP_REQ_POST, .path = "/runs/{id}/cancel", .handler = route_cancel, .guarded = true},
     {.method = EVHTTP_REQ_GET,
      .path = "/health",
      .handler = route_health,

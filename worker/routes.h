@@ -20,6 +20,9 @@ struct route_context {
 extern const struct route routes[];
 
 void route_query(struct exchange *exchange);
+void route_runs(struct exchange *exchange);
+void route_run(struct exchange *exchange);
+void route_cancel(struct exchange *exchange);
 void route_health(struct exchange *exchange);
 void route_openapi(struct exchange *exchange);
 void route_docs(struct exchange *exchange);

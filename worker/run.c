@@ -19,7 +19,6 @@
 #define EXIT_GRACE_MS       10000 /* after a terminal line the process has this long to end */
 #define NEAR_END_OF_LIFE_MS 2000  /* a stream lost this close to the sandbox's end of life is a time-out */
 #define SHUTDOWN_TEXT       "server is shutting down"
-#define CANCELLED_TEXT      "cancelled by user"
 #define ID_DRAWS_MAX        10 /* one is enough, but for once in many lives */
 
 enum run_state {
@@ -231,7 +230,7 @@ static enum run_error close_record(struct run *run, enum run_error error)
         error = error_of_report(&run->output.report);
     if (cancelled) {
         error = RUN_ERROR_CANCELLED;
-        set_pending(run, error, CANCELLED_TEXT);
+        set_pending(run, error, RUN_CANCELLED_TEXT);
     }
     run_facts_ended(&run->entry, error, pending_message(run), (monotonic_ms() - run->admitted_ms) * 1000);
     run_entry_end(&run->entry);
@@ -728,7 +727,7 @@ void run_cancel_wanted(struct run_host *host)
     for (run = TAILQ_FIRST(&host->runs); run != NULL; run = next) {
         next = TAILQ_NEXT(run, link);
         if (run_entry_is_cancelled(&run->entry))
-            run_end(run, RUN_ERROR_CANCELLED, CANCELLED_TEXT);
+            run_end(run, RUN_ERROR_CANCELLED, RUN_CANCELLED_TEXT);
     }
 }
 

@@ -17,6 +17,8 @@
 
 #include <sys/queue.h>
 
+#define RUN_CANCELLED_TEXT "cancelled by user"
+
 TAILQ_HEAD(run_list, run);
 
 /* What the runs of a worker share. */
@@ -36,6 +38,8 @@ struct run_host {
     struct run_list runs;
     size_t run_count;    /* live */
     size_t create_count; /* creates in flight whose run has ended */
+    /* The worker of this serial is to call run_cancel_wanted(). */
+    void (*tell_owner)(void *context, uint64_t serial);
     /* Something ended: a worker that drains looks whether it is done. */
     void (*on_progress)(void *context);
     void *context;

@@ -21,6 +21,7 @@ static const char *const codes[RUN_ERROR_COUNT] = {
     [RUN_ERROR_SERVER_SHUTDOWN] = "server_shutdown",
     [RUN_ERROR_CANCELLED] = "cancelled",
     [RUN_ERROR_CLIENT_GONE] = "client_gone",
+    [RUN_ERROR_WORKER_LOST] = "worker_lost",
     [RUN_ERROR_AGENT_ERROR] = "agent_error",
     [RUN_ERROR_AGENT_RESULT] = "agent_result",
     [RUN_ERROR_INTERNAL] = "internal",

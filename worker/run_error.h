@@ -23,6 +23,7 @@ enum run_error {
     RUN_ERROR_SERVER_SHUTDOWN,
     RUN_ERROR_CANCELLED,
     RUN_ERROR_CLIENT_GONE,  /* in the record only: nobody is left to tell */
+    RUN_ERROR_WORKER_LOST,  /* in the record only: the worker of the run died */
     RUN_ERROR_AGENT_ERROR,  /* in the record only: the runner's own `error` line was the terminal event */
     RUN_ERROR_AGENT_RESULT, /* in the record only: a `result` other than success was the terminal event */
     RUN_ERROR_INTERNAL,

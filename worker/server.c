@@ -196,6 +196,11 @@ void server_reply_json(struct exchange *exchange, int status, json_t *body)
     free(text);
 }
 
+void server_reply_json_text(struct exchange *exchange, int status, struct evbuffer *body)
+{
+    send_body(exchange, status, "application/json", body, evbuffer_get_length(body));
+}
+
 void server_reply_detail(struct exchange *exchange, int status, const char *detail)
 {
     server_reply_json(exchange, status, json_pack("{s:s}", "detail", detail));

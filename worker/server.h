@@ -60,6 +60,8 @@ void server_free(struct server *server);
 
 /* Replies of a whole; each ends the exchange. */
 void server_reply_json(struct exchange *exchange, int status, json_t *body /* taken over */);
+/* As server_reply_json() with a text that is JSON already; taken over. */
+void server_reply_json_text(struct exchange *exchange, int status, struct evbuffer *body);
 /* {"detail":"<detail>"} */
 void server_reply_detail(struct exchange *exchange, int status, const char *detail);
 /* As server_reply_detail() with a Retry-After spread over 1 to 30 seconds. */

@@ -4,6 +4,7 @@
 #include "worker/embedded.h"
 #include "worker/page.h"
 #include "worker/project_dir.h"
+#include "worker/recovery.h"
 #include "worker/routes.h"
 #include "worker/run.h"
 #include "worker/service_probe.h"
@@ -34,6 +35,7 @@ struct worker {
     struct server *server;
     struct run_host host;
     struct route_context routing;
+    struct recovery *recovery;
     struct event *heartbeat;
     struct event *from_master;
     struct event *phase_timer; /* end of the drain, then of the deletions */
@@ -126,9 +128,24 @@ static void obey(struct worker *worker, char message)
     case MASTER_SAYS_END:
         end_now(worker);
         break;
+    case MASTER_SAYS_LOOK:
+        run_cancel_wanted(&worker->host);
+        break;
     default:
         log_warn("unknown message 0x%02x from the master", (unsigned char)message);
     }
+}
+
+/* Another's run is reached through the master; what gets lost on the way is seen with the next heartbeat. */
+static void tell_owner(void *context, uint64_t serial)
+{
+    struct worker *worker = context;
+    const char message = WORKER_SAYS_LOOK;
+
+    if (serial == worker->host.serial)
+        run_cancel_wanted(&worker->host);
+    else if (write(worker->context->master_fd, &message, 1) < 0)
+        log_debug("cannot tell the master to look: %s", strerror(errno));
 }
 
 static void on_master(evutil_socket_t fd, short what, void *context)
@@ -164,6 +181,9 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     atomic_store(&own_slot(worker)->heartbeat_ms, monotonic_ms());
     atomic_store(&own_slot(worker)->failed_kills, (unsigned)kill_queue_failed(worker->host.kills));
     server_sweep(worker->server);
+    run_cancel_wanted(&worker->host);
+    if (worker->phase == PHASE_SERVING)
+        recovery_tick(worker->recovery);
     leave_if_idle(worker);
 }
 
@@ -223,6 +243,7 @@ static bool set_up(struct worker *worker)
     host->project_dir =
         project_dir_new(worker->base, context->settings->project_dir, context->project_store, context->environment);
     host->on_progress = leave_if_idle;
+    host->tell_owner = tell_owner;
     host->context = worker;
     worker->routing = (struct route_context){
         .host = host, .local_socket = context->local_socket, .environment = context->environment};
@@ -235,7 +256,8 @@ static bool set_up(struct worker *worker)
         !agent_runner_load(&host->runner, context->settings->agent_runner))
         return false;
     host->strays = stray_search_new(worker->http, worker->base, host->kills, context->instance);
-    if (host->strays == NULL)
+    worker->recovery = recovery_new(host, context->local_socket, context->environment);
+    if (host->strays == NULL || worker->recovery == NULL)
         return false;
     kill_queue_on_empty(host->kills, leave_if_idle, worker);
     return watch(worker) && server_listen(worker->server, context->scoreboard, context->slot, context->listen_fds,
@@ -247,6 +269,7 @@ static void tear_down(struct worker *worker)
     server_free(worker->server);
     page_free(worker->routing.docs);
     service_probe_free(worker->routing.probe);
+    recovery_free(worker->recovery);
     stray_search_free(worker->host.strays);
     kill_queue_free(worker->host.kills);
     http_client_free(worker->http);
