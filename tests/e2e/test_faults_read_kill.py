@@ -44,6 +44,26 @@ async def test_a_read_that_fails_once_is_repeated(faults, client, name):
     assert (names(answer), answer.of_type("warning")) == (["a.txt", "b.txt"], [])
 
 
+LISTINGS = {
+    "refused": {"action": "status", "status": 500},
+    "of a gone sandbox": {"action": "status", "status": 502},
+    "page": {"action": "text", "status": 200},
+    "reset": {"action": "reset"},
+    "Connect error": {"action": "connect_error", "code": "permission_denied"},
+}
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+async def test_a_listing_that_fails_means_no_files(faults, client, name):
+    faults.double.inject("collect", times=None, **LISTINGS[name])
+    answer = await query(client, faults.server, script(files={"a.txt": "1"}))
+    answer.check_complete(3)
+    await check_completed(faults, answer)
+    assert "listing of files failed: " in faults.log
+    assert not faults.count("read", answer.run_id)
+    await faults.until_deleted(answer.run_id, 1)
+
+
 @pytest.mark.parametrize("name", cells("kill"))
 async def test_a_deletion_that_fails(faults, client, name):
     row, cell = ROWS[name], ROWS[name].kill
