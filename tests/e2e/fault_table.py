@@ -146,7 +146,7 @@ ROWS = {
     ),
     "404 page": Row(*page(404), create=create(code=PROTOCOL), upload=upload(), start=start(), read=skip(), kill=RETRY),
     "409": Row(*status(409), create=create(), upload=upload(3), start=start(3), read=skip(3), kill=AFTER_A_SECOND),
-    "409 page": Row(*page(409), create=create(), upload=upload(3), start=start(3), read=skip(3), kill=AFTER_A_SECOND),
+    "409 page": Row(*page(409), create=create(), read=skip(3)),
     "429 with Retry-After": Row(
         *status(429, retry_after="1"), create=create(2, LIMITED), upload=upload(3, LIMITED), start=start(3, LIMITED),
         read=skip(2), kill=AFTER_A_SECOND,
@@ -156,15 +156,12 @@ ROWS = {
         *status(429), create=create(code=CAPACITY), upload=upload(3, LIMITED), start=start(3, LIMITED), read=skip(2),
         kill=RETRY,
     ),
-    "429 page": Row(
-        *page(429), create=create(code=CAPACITY), upload=upload(3, LIMITED), start=start(3, LIMITED), read=skip(2),
-        kill=RETRY,
-    ),
+    "429 page": Row(*page(429), create=create(code=CAPACITY), read=skip(2), kill=RETRY),
     "500": Row(*status(500), **THEIR_FAULT | {"create": create_f(2)}),
     "500 page": Row(*page(500), **THEIR_FAULT),
-    "500 of other JSON": Row(*answer(500, '{"error":"x"}'), **THEIR_FAULT),
+    "500 of other JSON": Row(*answer(500, '{"error":"x"}'), create=create_f(), start=start()),
     "501": Row(*status(501), **THEIR_FAULT),
-    "520 page": Row(*page(520), **THEIR_FAULT),
+    "520 page": Row(*page(520), **THEIR_FAULT | {"upload": None}),
     "502 not found": Row(*status(502), upload=upload(2, LOST), start=start(2, LOST), read=skip(2, stop=True)),
     "502 port is not open": Row(
         *status(502, message=PORT_CLOSED), upload=upload(), start=start(code=LOST), read=skip(stop=True)
@@ -189,8 +186,7 @@ ROWS = {
     "reset": Row("reset", **CUT),
     "reset of a gone sandbox": Row("reset", gone=True, **CUT_OF_A_GONE_ONE),
     "closed": Row("refuse", **CUT),
-    "closed by a gone sandbox": Row("refuse", gone=True, **CUT_OF_A_GONE_ONE),
-    "no HTTP": Row("garbage", **CUT),
+    "no HTTP": Row("garbage", **CUT | {"upload": None}),
     "short body": Row("short", {"status": 201}, create=create_f(), upload=upload(3, probe=True), read=skip(2), kill=RETRY),
     "short stream": Row("short", {"status": 200, "content_type": ENVELOPES, "body": "\0"}, start=start(probe=True)),
     "silence": Row("silence", start=start()),
