@@ -200,7 +200,9 @@ static int64_t retry_after_s(const struct http_answer *answer)
     char *end;
     long long seconds = text != NULL ? strtoll(text, &end, 10) : -1;
 
-    return text != NULL && end != text && *end == '\0' && seconds >= 0 ? seconds : -1;
+    if (text == NULL || end == text || *end != '\0' || seconds < 0)
+        return -1;
+    return seconds < HTTP_RETRY_AFTER_MAX_S ? seconds : HTTP_RETRY_AFTER_MAX_S;
 }
 
 static void finish(struct http_transfer *transfer, CURLcode code)
