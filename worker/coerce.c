@@ -35,10 +35,11 @@ static bool is_general_space(const char *text)
 /* Length of the blank that the text starts with, or ends with; 0 when there is none. */
 static size_t blank_at(struct json_text text, bool at_end)
 {
-    const char *one = text.start + (at_end ? text.length - 1 : 0);
+    const char *one;
 
     if (text.length == 0)
         return 0;
+    one = text.start + (at_end ? text.length - 1 : 0);
     if (*one == ' ' || (*one >= '\t' && *one <= '\r'))
         return 1;
     for (size_t i = 0; i < sizeof wide_blanks / sizeof *wide_blanks; i++) {
