@@ -82,14 +82,17 @@ static bool add_members(struct evbuffer *out, json_t *members)
 
 bool name_is_allowed(const json_t *names, const char *name)
 {
+    return names == NULL || json_object_get(names, name) != NULL;
+}
+
+static bool is_in_list(const json_t *list, const char *text)
+{
     size_t i;
     json_t *item;
 
-    if (names == NULL)
-        return true;
-    json_array_foreach(names, i, item)
+    json_array_foreach(list, i, item)
     {
-        if (json_string_length(item) == strlen(name) && strcmp(json_string_value(item), name) == 0)
+        if (json_string_length(item) == strlen(text) && strcmp(json_string_value(item), text) == 0)
             return true;
     }
     return false;
@@ -241,7 +244,7 @@ static bool add_allowed_tools(struct evbuffer *out, const struct agent_options *
         return true;
     }
     tools = json_copy(options->project->allowed_tools);
-    if (options->has_skills && !name_is_allowed(tools, "Skill"))
+    if (options->has_skills && !is_in_list(tools, "Skill"))
         json_array_append_new(tools, json_string("Skill"));
     added = add_strings(out, tools);
     json_decref(tools);

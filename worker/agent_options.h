@@ -28,7 +28,7 @@ struct agent_options {
 bool agent_options_write(const struct agent_options *options, struct evbuffer *out, char **error)
     __attribute__((warn_unused_result));
 
-/* Is the name in the list of strings? A NULL list holds every name. */
+/* Is the name a key of names? Without names every name is allowed. */
 bool name_is_allowed(const json_t *names, const char *name);
 
 #endif

@@ -173,6 +173,23 @@ static void take_strings(struct taking *taking)
     *(json_t **)target(taking) = list;
 }
 
+/* A list of names that others are looked up in: both may be long. */
+static void take_names(struct taking *taking)
+{
+    json_t *list, *names, *item;
+    size_t i;
+
+    take_strings(taking);
+    list = *(json_t **)target(taking);
+    if (list == NULL)
+        return;
+    names = json_object();
+    json_array_foreach(list, i, item)
+        json_object_setn_new(names, json_string_value(item), json_string_length(item), json_null());
+    json_decref(list);
+    *(json_t **)target(taking) = names;
+}
+
 static void take_object(struct taking *taking)
 {
     if (json_text_type(taking->value) == JSON_TEXT_OBJECT)
@@ -332,10 +349,10 @@ static const struct field fields[] = {
     {"output_format", take_object, INTO(output_format), 0, 0, NULL},
     {"timeout", take_integer, INTO(timeout_s), TIMEOUT_MIN_S, TIMEOUT_MAX_S, NULL},
     {"files", take_files, INTO(files), 0, 0, NULL},
-    {"allowed_mcp_servers", take_strings, INTO(allowed_mcp_servers), 0, 0, NULL},
-    {"allowed_skills", take_strings, INTO(allowed_skills), 0, 0, NULL},
+    {"allowed_mcp_servers", take_names, INTO(allowed_mcp_servers), 0, 0, NULL},
+    {"allowed_skills", take_names, INTO(allowed_skills), 0, 0, NULL},
     {"allowed_tools", take_strings, INTO(allowed_tools), 0, 0, NULL},
-    {"allowed_agents", take_strings, INTO(allowed_agents), 0, 0, NULL},
+    {"allowed_agents", take_names, INTO(allowed_agents), 0, 0, NULL},
     {"resume", take_text, INTO(resume), 0, 0, NULL},
     {"fork_session", take_flag, INTO(fork_session), 0, 0, NULL},
     {"max_budget_usd", take_budget, INTO(max_budget_usd), 0, 0, NULL},

@@ -28,13 +28,13 @@ struct query_request {
     char *e2b_api_key;
     char *openrouter_api_key;
     json_t *model;
-    int64_t max_turns;     /* 0: absent */
-    json_t *output_format; /* string: the JSON text of an object */
-    int64_t timeout_s;     /* 0: absent */
-    json_t *files;         /* object: normalised path -> content; never NULL */
-    json_t *allowed_mcp_servers;
+    int64_t max_turns;           /* 0: absent */
+    json_t *output_format;       /* string: the JSON text of an object */
+    int64_t timeout_s;           /* 0: absent */
+    json_t *files;               /* object: normalised path -> content; never NULL */
+    json_t *allowed_mcp_servers; /* object whose keys are the names, as all that are looked up by name */
     json_t *allowed_skills;
-    json_t *allowed_tools;
+    json_t *allowed_tools; /* array of strings */
     json_t *allowed_agents;
     json_t *resume;
     enum query_flag fork_session;

@@ -6,11 +6,13 @@ count for the very next request. So that is tested here too.
 
 import json
 import shutil
+import time
 
 import httpx
 import pytest
 from harness.rules import by_rule, check_json
 from harness.running import running_double, running_servers
+from harness.waiting import deadline
 
 AGENT_CONFIG = "/opt/agent-runner/agent_config.json"
 SETTINGS = "/home/user/.claude/settings.json"
@@ -399,6 +401,16 @@ def test_skills(run, skills, rule):
     has_skills = bool(files) or config.get("template_skills", False)
     assert options(sandbox)["has_skills"] is has_skills
     assert text(sandbox.files[SETTINGS]) == (BETAS_ON if has_skills else BETAS_OFF)
+
+
+def test_long_lists_of_names_do_not_hold_up_the_worker(run):
+    """6.7: names are looked up, not searched for."""
+    count = 40000
+    agents = {str(number): {} for number in range(count)}
+    started = time.monotonic()
+    sandbox = run({"extra_agents": agents, "allowed_agents": [f"x{number}" for number in range(count)] + ["7"]})
+    assert options(sandbox)["agents"] == {"7": {}}
+    assert time.monotonic() - started < deadline(3)
 
 
 def test_own_files_win_over_request_files_and_those_over_skills(run, skills):
