@@ -201,13 +201,11 @@ static bool take_free(struct scoreboard *scoreboard, unsigned *index)
     return false;
 }
 
-bool run_entry_take(struct run_entry *entry, struct scoreboard *scoreboard, uint64_t owner, uint64_t id)
+static bool take(struct run_entry *entry, struct scoreboard *scoreboard, uint64_t owner, uint64_t id)
 {
     struct run_slot *slot;
     unsigned index = 0;
 
-    if (id == 0 || run_table_find(scoreboard, id) >= 0)
-        return false;
     while (!take_free(scoreboard, &index)) {
         if (!forget_oldest(scoreboard, true))
             return false;
@@ -227,9 +225,14 @@ bool run_entry_take(struct run_entry *entry, struct scoreboard *scoreboard, uint
     return true;
 }
 
+bool run_entry_take(struct run_entry *entry, struct scoreboard *scoreboard, uint64_t owner, uint64_t id)
+{
+    return id != 0 && run_table_find(scoreboard, id) < 0 && take(entry, scoreboard, owner, id);
+}
+
 bool run_entry_take_ended(struct run_entry *entry, struct scoreboard *scoreboard, uint64_t id, bool by_cancel)
 {
-    if (!run_entry_take(entry, scoreboard, 0, id))
+    if (!take(entry, scoreboard, 0, id))
         return false;
     atomic_store(&slot_at(scoreboard, entry->index)->by_cancel, by_cancel);
     return true;

@@ -96,7 +96,9 @@ struct run_entry {
  */
 bool run_entry_take(struct run_entry *entry, struct scoreboard *scoreboard, uint64_t owner, uint64_t id)
     __attribute__((warn_unused_result));
-/* Of no owner, to be ended at once: for what is restored from disk. */
+/*
+ * Of no owner, to be ended at once: for what is restored from disk. The id is free. False when there is no slot.
+ */
 bool run_entry_take_ended(struct run_entry *entry, struct scoreboard *scoreboard, uint64_t id, bool by_cancel)
     __attribute__((warn_unused_result));
 

@@ -85,6 +85,7 @@ int scoreboard_take_slot(struct scoreboard *scoreboard, unsigned generation)
         atomic_store(&slot->live_runs, 0);
         atomic_store(&slot->connections, 0);
         atomic_store(&slot->failed_kills, 0);
+        atomic_store(&slot->history_fails, false);
         atomic_store(&slot->ended_runs, 0);
         atomic_store(&slot->heartbeat_ms, monotonic_ms());
         atomic_store(&slot->serial,
@@ -104,6 +105,7 @@ unsigned scoreboard_release_slot(struct scoreboard *scoreboard, int slot)
 
     atomic_fetch_sub(&scoreboard->live_runs, held);
     atomic_store(&released->failed_kills, 0);
+    atomic_store(&released->history_fails, false);
     atomic_store(&released->serial, 0);
     atomic_store(&released->pid, 0);
     atomic_store(&released->state, WORKER_FREE);
@@ -136,6 +138,15 @@ unsigned scoreboard_failed_kills(const struct scoreboard *scoreboard)
     for (unsigned i = 0; i < atomic_load(&scoreboard->slots_end); i++)
         sum += atomic_load(&scoreboard->slots[i].failed_kills);
     return sum;
+}
+
+bool scoreboard_history_fails(const struct scoreboard *scoreboard)
+{
+    for (unsigned i = 0; i < atomic_load(&scoreboard->slots_end); i++) {
+        if (atomic_load(&scoreboard->slots[i].history_fails))
+            return true;
+    }
+    return false;
 }
 
 bool scoreboard_is_alive(const struct scoreboard *scoreboard, uint64_t serial)

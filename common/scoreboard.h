@@ -32,9 +32,10 @@ struct worker_slot {
     /* Names this worker among all the instance ever had, and holds its slot (SCOREBOARD_SERIAL_SLOT). 0: it is dead. */
     atomic_uint_least64_t serial;
     atomic_uint generation;
-    atomic_uint live_runs;    /* admitted and not ended */
-    atomic_uint connections;  /* accepted and still open: what the accept gate goes by */
-    atomic_uint failed_kills; /* sandboxes whose deletion failed at least once and is tried again */
+    atomic_uint live_runs;     /* admitted and not ended */
+    atomic_uint connections;   /* accepted and still open: what the accept gate goes by */
+    atomic_uint failed_kills;  /* sandboxes whose deletion failed at least once and is tried again */
+    atomic_bool history_fails; /* it cannot write the history of runs */
     atomic_uint_least64_t ended_runs;
     atomic_int_least64_t heartbeat_ms; /* CLOCK_MONOTONIC, written by the worker's loop */
 };
@@ -70,6 +71,7 @@ struct scoreboard {
     alignas(128) atomic_uint ended_runs;  /* remembered */
     atomic_uint_least64_t run_admissions; /* these two number what happened, from 1 on */
     atomic_uint_least64_t run_ends;
+    atomic_uint_least64_t history_lines; /* of the file: written under its lock */
 };
 
 /*
@@ -92,6 +94,8 @@ void scoreboard_end_run(struct scoreboard *scoreboard, int slot);
 
 /* failed_kills of all workers. */
 unsigned scoreboard_failed_kills(const struct scoreboard *scoreboard);
+/* Does any worker fail to write the history? */
+bool scoreboard_history_fails(const struct scoreboard *scoreboard);
 
 /* Does the worker of this serial live? False for 0. */
 bool scoreboard_is_alive(const struct scoreboard *scoreboard, uint64_t serial);
