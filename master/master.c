@@ -132,6 +132,7 @@ static struct generation *make_generation(struct master *master, struct settings
         .listen_count = master->listeners.count,
         .local_socket = master->runtime != NULL ? runtime_socket_path(master->runtime) : NULL,
         .instance = master->instance,
+        .state_dir = master->state_dir.path,
         .project_store = store,
         .owner_fd = master->runtime != NULL ? runtime_owner_fd(master->runtime) : -1,
     };
@@ -407,6 +408,8 @@ static void tick(struct master *master, int64_t now_ms)
     if (master->runtime != NULL)
         runtime_tick(master->runtime, now_ms);
     workers_tick(master->workers, now_ms, master->awake_ms);
+    if (master->phase == MASTER_SERVING)
+        run_history_tick(&master->history, now_ms);
     if (interval_ms > 0 && now_ms >= master->watchdog_ms) {
         notify_watchdog();
         master->watchdog_ms = now_ms + interval_ms;
@@ -454,6 +457,7 @@ static bool prepare(struct master *master)
         return false;
     }
     log_start(master);
+    run_history_begin(&master->history, master->state_dir.path, master->scoreboard);
     if (!preflight_wants_local_runtime(settings, start_environment(master), master->store))
         return true;
     master->runtime = runtime_new(settings);
@@ -468,6 +472,7 @@ static void release(struct master *master)
     project_store_free(master->store);
     runtime_free(master->runtime);
     workers_free(master->workers);
+    run_history_end(&master->history);
     scoreboard_free(master->scoreboard);
     if (master->scoreboard_fd >= 0)
         close(master->scoreboard_fd);

@@ -65,7 +65,7 @@ static void on_unsupported(struct master *master, int number)
     log_info("SIG%s is not supported: ignored", sigabbrev_np(number));
 }
 
-/* Several exits may hide behind one SIGCHLD. Children that are neither worker nor runtime were here before us. */
+/* Several exits may hide behind one SIGCHLD. Children that are none of ours were here before us. */
 static void on_child(struct master *master, int number)
 {
     int status;
@@ -73,7 +73,7 @@ static void on_child(struct master *master, int number)
 
     (void)number;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (!workers_reaped(master->workers, pid, status) &&
+        if (!workers_reaped(master->workers, pid, status) && !run_history_reaped(&master->history, pid, status) &&
             (master->runtime == NULL || !runtime_reaped(master->runtime, pid, status, monotonic_ms())))
             log_debug("reaped pid %d, a stranger", (int)pid);
     }

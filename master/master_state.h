@@ -9,6 +9,7 @@
 #include "common/settings.h"
 #include "master/generation.h"
 #include "master/listen.h"
+#include "master/run_history.h"
 #include "master/runtime.h"
 #include "master/state_dir.h"
 #include "master/workers.h"
@@ -44,6 +45,7 @@ struct master {
     int64_t awake_ms;           /* since when the loop goes round without a gap */
     int64_t watchdog_ms;        /* when the service manager is to hear of us next */
     struct state_dir state_dir;
+    struct run_history history;
     char *instance;
 };
 

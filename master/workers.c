@@ -61,6 +61,7 @@ static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct 
                                            .listen_count = plan->listen_count,
                                            .local_socket = plan->local_socket,
                                            .instance = plan->instance,
+                                           .state_dir = plan->state_dir,
                                            .project_store = plan->project_store};
     int keep[LISTEN_MAX + 2];
     size_t kept = 0;

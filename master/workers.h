@@ -28,6 +28,7 @@ struct worker_plan {
     size_t listen_count;
     const char *local_socket; /* NULL: no local runtime */
     const char *instance;
+    const char *state_dir; /* NULL: none */
     struct project_store *project_store;
     int owner_fd; /* write end of the pipe whose end of file tells sandboxd that all workers are gone; -1: none */
 };

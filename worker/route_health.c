@@ -75,11 +75,11 @@ static json_t *look_around(const struct route_context *context)
     const struct run_host *host = context->host;
     struct project_view view = project_dir_look(host->project_dir);
     json_t *checks =
-        json_pack("{s:b, s:b, s:n, s:b, s:b, s:i}", "anthropic_api_key",
+        json_pack("{s:b, s:b, s:n, s:b, s:b, s:b, s:i}", "anthropic_api_key",
                   environment_value(view.environment, "ANTHROPIC_API_KEY") != NULL, "e2b_api_key",
                   environment_value(view.environment, "E2B_API_KEY") != NULL, "e2b_api", "provider",
                   agent_env_has_provider(NULL, view.environment), "config", project_dir_is_current(host->project_dir),
-                  "kill_queue", (int)scoreboard_failed_kills(host->scoreboard));
+                  "state", history_works(host->history), "kill_queue", (int)scoreboard_failed_kills(host->scoreboard));
 
     project_view_release(&view);
     return checks;
@@ -90,7 +90,8 @@ static void on_service_known(struct service_waiter *waiter, bool alive)
     struct deep_health *deep = (struct deep_health *)waiter;
     struct exchange exchange = deep->exchange;
     json_t *checks = json_incref(deep->checks);
-    bool fine = alive && json_is_true(json_object_get(checks, "config"));
+    bool fine = alive && json_is_true(json_object_get(checks, "config")) &&
+                json_is_true(json_object_get(checks, "state"));
 
     client_unwatch(exchange.client);
     deep_free(deep);

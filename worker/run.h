@@ -10,6 +10,7 @@
 #include "common/run_table.h"
 #include "worker/agent_config.h"
 #include "worker/event_stream.h"
+#include "worker/history.h"
 #include "worker/kill_queue.h"
 #include "worker/project_dir.h"
 #include "worker/stray_search.h"
@@ -33,6 +34,7 @@ struct run_host {
     uint64_t serial; /* of this worker */
     const char *instance;
     struct project_dir *project_dir;
+    struct history *history;
     struct agent_runner runner;
     struct template_memory templates;
     struct run_list runs;

@@ -2,6 +2,8 @@
 
 #include "common/log.h"
 #include "worker/embedded.h"
+#include "worker/history.h"
+#include "worker/history_store.h"
 #include "worker/page.h"
 #include "worker/project_dir.h"
 #include "worker/recovery.h"
@@ -240,6 +242,7 @@ static bool set_up(struct worker *worker)
     host->slot = context->slot;
     host->serial = atomic_load(&own_slot(worker)->serial);
     host->instance = context->instance;
+    host->history = history_new(worker->base, context->scoreboard, context->slot, context->state_dir);
     host->project_dir =
         project_dir_new(worker->base, context->settings->project_dir, context->project_store, context->environment);
     host->on_progress = leave_if_idle;
@@ -251,7 +254,7 @@ static bool set_up(struct worker *worker)
     worker->routing.probe =
         worker->http != NULL ? service_probe_new(worker->base, worker->http, context->scoreboard) : NULL;
     worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
-    if (host->kills == NULL || worker->server == NULL || worker->routing.docs == NULL ||
+    if (host->kills == NULL || host->history == NULL || worker->server == NULL || worker->routing.docs == NULL ||
         worker->routing.probe == NULL || host->project_dir == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
         return false;
@@ -274,6 +277,7 @@ static void tear_down(struct worker *worker)
     kill_queue_free(worker->host.kills);
     http_client_free(worker->http);
     project_dir_free(worker->host.project_dir);
+    history_free(worker->host.history);
     agent_runner_release(&worker->host.runner);
     for (size_t i = 0; i < 2; i++) {
         if (worker->signals[i] != NULL)
@@ -304,6 +308,16 @@ static bool say_ready(struct worker *worker)
 bool worker_check_project(const char *project_dir, struct project_store *store)
 {
     return project_dir_check(project_dir, store);
+}
+
+bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)
+{
+    return history_restore(state_dir, scoreboard);
+}
+
+bool worker_compact_history(const char *state_dir, struct scoreboard *scoreboard)
+{
+    return history_compact(state_dir, scoreboard);
 }
 
 int worker_main(const struct worker_context *context)

@@ -47,6 +47,7 @@ struct worker_context {
     size_t listen_count;
     const char *local_socket;            /* of sandboxd; NULL when this instance has no local runtime */
     const char *instance;                /* sandboxes carry this name in their metadata */
+    const char *state_dir;               /* NULL: this instance keeps nothing */
     struct project_store *project_store; /* of its generation */
 };
 
@@ -62,5 +63,12 @@ int worker_main(const struct worker_context *context);
  * libraries that a master must not have before it forks: to be called in a child, or by a process that will not fork.
  */
 bool worker_check_project(const char *project_dir, struct project_store *store) __attribute__((warn_unused_result));
+
+/*
+ * The history of runs on disk, for the master's children too: into the table at start, before any worker; and made
+ * small again, at any time. False after a log line.
+ */
+bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard) __attribute__((warn_unused_result));
+bool worker_compact_history(const char *state_dir, struct scoreboard *scoreboard) __attribute__((warn_unused_result));
 
 #endif

@@ -14,6 +14,16 @@ bool worker_check_project(const char *project_dir, struct project_store *store)
     return project_dir != NULL && store != NULL;
 }
 
+bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)
+{
+    return state_dir != NULL && scoreboard != NULL;
+}
+
+bool worker_compact_history(const char *state_dir, struct scoreboard *scoreboard)
+{
+    return state_dir != NULL && scoreboard != NULL;
+}
+
 int main(void)
 {
     return 0;

@@ -2,7 +2,8 @@
  * The master's life with a worker of our own in place of the real one: start, respawn, reload, silence, stop. It runs
  * in a forked process and is seen from outside: by the processes it has, by its words to the service manager, by its
  * exit code. The worker obeys the file `mode` of the test's directory: "serve", "boot" (exits before ready), "mute"
- * (ready, then no heartbeat), "deaf" (ready, ignores what the master says), "project" (the project is bad).
+ * (ready, then no heartbeat), "deaf" (ready, ignores what the master says), "project" (the project is bad), "history"
+ * (it cannot be restored), "grown" (it grows to eleven lines of one run).
  */
 #include "common/scoreboard.h"
 #include "master/master.h"
@@ -24,7 +25,7 @@
 #define BEAT_MS     50
 
 static char directory[] = "/tmp/sandstorm-life-XXXXXX";
-static char runner_path[64], mode_path[64], config_path[64], notify_path[64];
+static char runner_path[64], mode_path[64], config_path[64], notify_path[64], compacted_path[64], state_path[64];
 
 /* --- the worker of these tests ------------------------------------------------------------------ */
 
@@ -48,12 +49,31 @@ bool worker_check_project(const char *project_dir, struct project_store *store)
     return !mode_is("project");
 }
 
+bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)
+{
+    assert_string_equal(state_dir, state_path);
+    atomic_store(&scoreboard->ended_runs, 1);
+    atomic_store(&scoreboard->history_lines, 1);
+    return !mode_is("history");
+}
+
+bool worker_compact_history(const char *state_dir, struct scoreboard *scoreboard)
+{
+    int fd = open(compacted_path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+    assert_string_equal(state_dir, state_path);
+    atomic_store(&scoreboard->history_lines, 1);
+    return fd >= 0;
+}
+
 int worker_main(const struct worker_context *context)
 {
     const char ready = WORKER_SAYS_READY;
     struct worker_slot *slot = &context->scoreboard->slots[context->slot];
     bool is_mute = mode_is("mute"), is_deaf = mode_is("deaf");
 
+    if (mode_is("grown"))
+        atomic_store(&context->scoreboard->history_lines, 11);
     if (mode_is("boot"))
         return WORKER_EXIT_BOOT;
     if (send(context->master_fd, &ready, 1, MSG_NOSIGNAL) != 1)
@@ -99,7 +119,8 @@ static struct server start_server(const char *mode)
     struct server server;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     char *const words[] = {"sandstorm", "--config",   config_path, "--bind",    "127.0.0.1:0", "--agent-runner",
-                           runner_path, "--max-runs", "10",        "--runtime", "e2b",         NULL};
+                           runner_path, "--max-runs", "10",        "--runtime", "e2b",         "--project-dir",
+                           directory,   NULL};
 
     unlink(notify_path);
     snprintf(address.sun_path, sizeof address.sun_path, "%s", notify_path);
@@ -111,7 +132,7 @@ static struct server start_server(const char *mode)
     server.pid = fork();
     assert_true(server.pid >= 0);
     if (server.pid == 0)
-        exit(master_run(11, words, settings_load(11, words, NULL)));
+        exit(master_run(COUNT(words) - 1, words, settings_load(COUNT(words) - 1, words, NULL)));
     return server;
 }
 
@@ -234,6 +255,31 @@ static void test_a_bad_project_ends_the_server(void **state)
 
     (void)state;
     expect_exit(&server, 1);
+}
+
+static void test_a_history_that_cannot_be_restored_costs_no_start(void **state)
+{
+    struct server server = start_server("history");
+
+    (void)state;
+    expect_told(&server, "READY=1");
+    kill(server.pid, SIGTERM);
+    expect_exit(&server, 0);
+}
+
+static void test_a_grown_history_is_compacted(void **state)
+{
+    struct server server = start_server("grown");
+    int64_t until_ms = monotonic_ms() + PATIENCE_MS;
+
+    (void)state;
+    expect_told(&server, "READY=1");
+    while (access(compacted_path, F_OK) < 0 && monotonic_ms() < until_ms)
+        poll(NULL, 0, BEAT_MS / 5);
+    assert_int_equal(access(compacted_path, F_OK), 0);
+    expect_children(&server, 2, -1); /* the child that did it was reaped */
+    kill(server.pid, SIGTERM);
+    expect_exit(&server, 0);
 }
 
 static void test_a_reload_brings_new_workers_and_new_settings(void **state)
@@ -360,18 +406,24 @@ static int set_up(void **state)
     snprintf(mode_path, sizeof mode_path, "%s/mode", directory);
     snprintf(config_path, sizeof config_path, "%s/sandstorm.conf", directory);
     snprintf(notify_path, sizeof notify_path, "%s/notify", directory);
+    snprintf(compacted_path, sizeof compacted_path, "%s/compacted", directory);
+    snprintf(state_path, sizeof state_path, "%s/.sandstorm", directory);
     write_file(runner_path, "// not run here\n");
     return 0;
 }
 
 static int tear_down(void **state)
 {
-    const char *const made[] = {runner_path, mode_path, config_path, notify_path};
+    char lock_path[96], instance_path[96];
+    const char *const made[] = {runner_path,    mode_path, config_path,  notify_path,
+                                compacted_path, lock_path, instance_path};
 
     (void)state;
+    snprintf(lock_path, sizeof lock_path, "%s/lock", state_path);
+    snprintf(instance_path, sizeof instance_path, "%s/instance", state_path);
     for (size_t i = 0; i < COUNT(made); i++)
         unlink(made[i]);
-    return rmdir(directory);
+    return rmdir(state_path) | rmdir(directory);
 }
 
 int main(void)
@@ -381,6 +433,8 @@ int main(void)
         cmocka_unit_test(test_a_killed_worker_is_replaced_within_a_second),
         cmocka_unit_test(test_a_first_generation_that_cannot_start_ends_the_server),
         cmocka_unit_test(test_a_bad_project_ends_the_server),
+        cmocka_unit_test(test_a_history_that_cannot_be_restored_costs_no_start),
+        cmocka_unit_test(test_a_grown_history_is_compacted),
         cmocka_unit_test(test_a_reload_brings_new_workers_and_new_settings),
         cmocka_unit_test(test_a_bad_reload_changes_nothing),
         cmocka_unit_test(test_a_reload_with_a_bad_project_changes_nothing),
