@@ -234,6 +234,7 @@ static enum run_error close_record(struct run *run, enum run_error error)
     }
     run_facts_ended(&run->entry, error, pending_message(run), (monotonic_ms() - run->admitted_ms) * 1000);
     run_entry_end(&run->entry);
+    history_append(run->host->history, run->entry.index);
     scoreboard_end_run(run->host->scoreboard, run->host->slot);
     return error;
 }
@@ -527,6 +528,7 @@ static void on_created(void *context, const struct e2b_result *result, struct e2
     run->sandbox = sandbox;
     run_entry_set(&run->entry, RUN_STRING_SANDBOX_ID, sandbox->id, strlen(sandbox->id));
     run_entry_publish(&run->entry);
+    history_append(run->host->history, run->entry.index);
     log_info("run %s sandbox %s created", run->id, sandbox->id);
     set_deadline(run, ttl_s);
     run->state = RUN_UPLOADING;
@@ -645,6 +647,7 @@ static void open_record(struct run *run)
     if (service->unix_socket == NULL && run->request.e2b_api_key != NULL)
         run_entry_mark_foreign(&run->entry);
     run_entry_publish(&run->entry);
+    history_append(run->host->history, run->entry.index);
 }
 
 /* T is capped by the setting `timeout`; the client is told (http-api.md 6.1). */
