@@ -92,6 +92,8 @@ static bool has_grown(const struct run_history *history)
 
     if (kept < history->settled_lines)
         kept = history->settled_lines;
+    if (kept == 0)
+        kept = 1;
     return atomic_load(&scoreboard->history_lines) > LINES_PER_RUN_MAX * kept;
 }
 

@@ -90,8 +90,8 @@ static void on_service_known(struct service_waiter *waiter, bool alive)
     struct deep_health *deep = (struct deep_health *)waiter;
     struct exchange exchange = deep->exchange;
     json_t *checks = json_incref(deep->checks);
-    bool fine = alive && json_is_true(json_object_get(checks, "config")) &&
-                json_is_true(json_object_get(checks, "state"));
+    bool fine =
+        alive && json_is_true(json_object_get(checks, "config")) && json_is_true(json_object_get(checks, "state"));
 
     client_unwatch(exchange.client);
     deep_free(deep);
