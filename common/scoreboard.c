@@ -1,6 +1,7 @@
 #include "common/scoreboard.h"
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "common/run_table.h"
 
 #include <errno.h>
@@ -10,7 +11,10 @@
 #include <unistd.h>
 
 /* Changes with each change of what is shared: a mapping of another layout is never read. */
-#define LAYOUT (UINT64_C(0x53414e4453000000) + sizeof(struct scoreboard) + RUN_TABLE_LAYOUT)
+static uint64_t layout(void)
+{
+    return UINT64_C(0x53414e4453000000) + sizeof(struct scoreboard) + RUN_TABLE_LAYOUT + metrics_layout();
+}
 
 static void *map(int fd, size_t bytes, bool writable)
 {
@@ -22,7 +26,7 @@ static void *map(int fd, size_t bytes, bool writable)
 struct scoreboard *scoreboard_new(const struct scoreboard_sizes *sizes, int *fd)
 {
     struct scoreboard *scoreboard = NULL;
-    size_t bytes = sizeof *scoreboard + run_table_bytes(sizes);
+    size_t bytes = sizeof *scoreboard + run_table_bytes(sizes) + metrics_bytes();
     int made = memfd_create(SCOREBOARD_FILE_NAME, MFD_CLOEXEC);
     int saved_errno;
 
@@ -39,7 +43,7 @@ struct scoreboard *scoreboard_new(const struct scoreboard_sizes *sizes, int *fd)
         return NULL;
     if (fd != NULL)
         *fd = made;
-    scoreboard->layout = LAYOUT;
+    scoreboard->layout = layout();
     scoreboard->bytes = bytes;
     scoreboard->sizes = *sizes;
     scoreboard->run_slots = run_table_slots(sizes);
@@ -61,7 +65,7 @@ struct scoreboard *scoreboard_map(int fd, bool writable)
     scoreboard = map(fd, (size_t)status.st_size, writable);
     if (scoreboard == NULL)
         return NULL;
-    if (scoreboard->layout == LAYOUT && scoreboard->bytes == (uint64_t)status.st_size)
+    if (scoreboard->layout == layout() && scoreboard->bytes == (uint64_t)status.st_size)
         return scoreboard;
     munmap(scoreboard, (size_t)status.st_size);
     errno = EPROTO;

@@ -1,5 +1,6 @@
 /*
- * scoreboard: what the processes of one instance know of each other: its workers (here), its runs (run_table.h).
+ * scoreboard: what the processes of one instance know of each other: its workers (here), its runs (run_table.h), what
+ * they counted (metrics.h).
  *
  * One shared mapping in a memfd, made by the master before the first fork; whoever has the descriptor can map it again,
  * after a re-exec or to look at it from outside. Fixed-size arrays, C11 atomics, no locks, no pointers. Each field of a
@@ -51,7 +52,7 @@ struct scoreboard_sizes {
     unsigned run_history; /* ended runs that are remembered */
 };
 
-/* Behind it: the slots and the records of the runs, which run_table.c knows. */
+/* Behind it: the slots and the records of the runs, which run_table.c knows, then the cells of metrics.c. */
 struct scoreboard {
     uint64_t layout; /* of this version of the program */
     uint64_t bytes;  /* of the mapping */

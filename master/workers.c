@@ -1,6 +1,7 @@
 #include "master/workers.h"
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "master/child.h"
 #include "master/listen.h"
 #include "worker/worker.h"
@@ -70,6 +71,7 @@ static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct 
     snprintf(name, sizeof name, "worker %d", slot);
     log_open(name);
     log_set_level((enum log_level)plan->settings->log_level);
+    metrics_open(scoreboard, slot);
     memcpy(keep, plan->listen_fds, plan->listen_count * sizeof *keep);
     kept = plan->listen_count;
     keep[kept++] = fd;
