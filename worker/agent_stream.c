@@ -377,6 +377,7 @@ static struct e2b_call *start_call(struct agent_stream *stream, const struct age
 {
     struct e2b_call_spec spec = {
         .stage = E2B_STAGE_START,
+        .counted_as = request->counted_as,
         .method = "POST",
         .url = e2b_sandbox_url(stream->sandbox, "/process.Process/Start"),
         .sandbox = stream->sandbox,
@@ -442,6 +443,8 @@ void agent_stream_pause(struct agent_stream *stream)
 {
     struct http_transfer *transfer = stream->call != NULL ? e2b_call_transfer(stream->call) : NULL;
 
+    if (!stream->paused)
+        metrics_add(METRIC_PAUSES, 1);
     stream->paused = true;
     if (transfer != NULL)
         http_transfer_pause(transfer);

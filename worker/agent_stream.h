@@ -7,6 +7,7 @@
 #ifndef WORKER_AGENT_STREAM_H
 #define WORKER_AGENT_STREAM_H
 
+#include "common/metrics.h"
 #include "worker/e2b.h"
 
 struct agent_stream;
@@ -26,6 +27,7 @@ struct agent_stream_handlers {
 struct agent_stream_request {
     const char *command; /* for /bin/bash -l -c */
     bool as_root;
+    enum metric_operation counted_as; /* not set: METRIC_OPERATION_START */
     int64_t start_timeout_ms;
     int64_t idle_timeout_ms; /* not even a keepalive; stands still while paused */
     struct agent_stream_handlers handlers;

@@ -296,6 +296,7 @@ static bool start_listing(struct collection *collection)
     struct agent_stream_request request = {
         .start_timeout_ms = LISTING_TIMEOUT_MS,
         .idle_timeout_ms = LISTING_TIMEOUT_MS,
+        .counted_as = METRIC_OPERATION_FIND,
         .handlers = {.on_start = on_listing_start,
                      .on_output = on_listing_output,
                      .on_output_end = on_listing_output_end,

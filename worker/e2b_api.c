@@ -254,6 +254,7 @@ struct e2b_call *e2b_create(const struct e2b_context *e2b, const struct e2b_crea
     create->context = request->context;
     spec = (struct e2b_call_spec){
         .stage = E2B_STAGE_CREATE,
+        .counted_as = METRIC_OPERATION_CREATE,
         .method = "POST",
         .url = join_url(e2b->service->api_url, "/sandboxes"),
         .content_type = "application/json",

@@ -14,6 +14,7 @@ struct e2b_call {
     struct e2b_call *probe;         /* asks whether the sandbox is gone, before a failure is told */
     struct event *retry_timer;
     int tries;
+    bool counted; /* this try */
     int64_t first_try_ms;
     int64_t last_try_ms;
     bool abandoned;
@@ -32,6 +33,8 @@ struct e2b_result e2b_failed(enum run_error error, const char *message)
 static void call_free(struct e2b_call *call)
 {
     e2b_call_cancel(call->probe);
+    if (call->transfer != NULL && !call->counted)
+        e2b_count_cancelled(call->spec.counted_as);
     http_transfer_cancel(call->transfer);
     if (call->retry_timer != NULL)
         event_free(call->retry_timer);
@@ -133,6 +136,8 @@ static void on_answer(void *context, const struct http_answer *answer)
     char clean[LOG_CLEAN_BUFFER];
 
     call->transfer = NULL;
+    if (!call->counted)
+        e2b_count_answer(call->spec.counted_as, answer);
     if (streamed || failure == E2B_SUCCESS) {
         end(call, RUN_ERROR_NONE, "", answer);
         return;
@@ -157,6 +162,7 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
+    e2b_count_retry(call->spec.counted_as);
     if (call->spec.on_again != NULL)
         call->spec.on_again(call->spec.operation);
     if (!send_try(call))
@@ -199,10 +205,15 @@ static bool add_headers(const struct e2b_call *call, struct curl_slist **headers
 
 /* --- sending --------------------------------------------------------------------------------------- */
 
+/* A stream is counted when it begins: nobody may wait for its end. */
 static void forward_body(void *context, const char *bytes, size_t length)
 {
     struct e2b_call *call = context;
 
+    if (!call->counted && !call->spec.wants_whole) {
+        call->counted = true;
+        metrics_sandbox_call(call->spec.counted_as, http_transfer_status(call->transfer), "");
+    }
     call->spec.on_body(call->spec.operation, bytes, length);
 }
 
@@ -234,6 +245,7 @@ static bool send_try(struct e2b_call *call)
     }
     call->tries++;
     call->last_try_ms = monotonic_ms();
+    call->counted = false;
     call->transfer = http_client_send(call->e2b.http, &request);
     return call->transfer != NULL;
 }

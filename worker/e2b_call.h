@@ -7,6 +7,7 @@
 #define WORKER_E2B_CALL_H
 
 #include "worker/e2b.h"
+#include "worker/e2b_metrics.h"
 
 /* How a request to a sandbox is dressed (e2b.md 0.8). */
 enum e2b_dress {
@@ -24,6 +25,7 @@ enum e2b_user {
 
 struct e2b_call_spec {
     enum e2b_stage stage;
+    enum metric_operation counted_as;
     const char *method;
     char *url;                         /* taken over; NULL counts as lack of memory */
     const struct e2b_sandbox *sandbox; /* the sandbox it goes to; NULL: the control API */

@@ -181,6 +181,7 @@ static bool start_part(struct upload_part *part, const struct e2b_context *e2b, 
 {
     struct e2b_call_spec spec = {
         .stage = E2B_STAGE_UPLOAD,
+        .counted_as = METRIC_OPERATION_UPLOAD,
         .method = "POST",
         .sandbox = sandbox,
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
@@ -272,6 +273,7 @@ struct e2b_call *e2b_read(const struct e2b_context *e2b, const struct e2b_sandbo
     *read = *request;
     spec = (struct e2b_call_spec){
         .stage = E2B_STAGE_READ,
+        .counted_as = METRIC_OPERATION_READ,
         .method = "GET",
         .url = file_url(sandbox, request->path),
         .sandbox = sandbox,
@@ -317,6 +319,7 @@ struct e2b_call *e2b_probe(const struct e2b_context *e2b, const struct e2b_sandb
     probe->context = context;
     spec = (struct e2b_call_spec){
         .stage = E2B_STAGE_PROBE,
+        .counted_as = METRIC_OPERATION_PROBE,
         .method = "GET",
         .url = e2b_sandbox_url(sandbox, "/health"),
         .sandbox = sandbox,
@@ -349,6 +352,7 @@ void e2b_kill_process(const struct e2b_context *e2b, const struct e2b_sandbox *s
         return;
     call = e2b_call_new(e2b, &(struct e2b_call_spec){
                                  .stage = E2B_STAGE_PROBE,
+                                 .counted_as = METRIC_OPERATION_SIGNAL,
                                  .method = "POST",
                                  .url = e2b_sandbox_url(sandbox, "/process.Process/SendSignal"),
                                  .sandbox = sandbox,

@@ -1,6 +1,7 @@
 #include "worker/event_stream.h"
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "common/scoreboard.h"
 #include "worker/client.h"
 #include "worker/timer.h"
@@ -129,6 +130,7 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
 
 static void send_pending(struct event_stream *stream)
 {
+    metrics_add(METRIC_STREAM_BYTES, evbuffer_get_length(stream->pending));
     if (evbuffer_get_length(stream->pending) > 0)
         evhttp_send_reply_chunk(stream->request, stream->pending);
     if (evbuffer_get_length(stream->output) >= stream->high_water_bytes)
@@ -156,10 +158,12 @@ static bool send_piece(struct event_stream *stream)
     queued->begun = true;
     if (result == EVENT_SOURCE_END && evbuffer_add(piece, "\n\n", 2) < 0)
         result = EVENT_SOURCE_BROKEN;
-    if (result == EVENT_SOURCE_BROKEN)
+    if (result == EVENT_SOURCE_BROKEN) {
         tell_gone(stream, "an event for the client could not be made");
-    else
+    } else {
+        metrics_add(METRIC_STREAM_BYTES, evbuffer_get_length(piece));
         evhttp_send_reply_chunk(stream->request, piece);
+    }
     if (piece != NULL)
         evbuffer_free(piece);
     if (result == EVENT_SOURCE_END)
@@ -298,6 +302,7 @@ void event_stream_put_line(struct event_stream *stream, const char *line, size_t
         return;
     if (length > 0 && line[length - 1] == '\r')
         length--;
+    metrics_add(METRIC_EVENTS, 1);
     put_lines(stream->pending, line, length);
     evbuffer_add(stream->pending, "\n", 1);
 }
@@ -315,6 +320,7 @@ void event_stream_put_source(struct event_stream *stream, const struct event_sou
         log_error("an event for a client could not be made: out of memory");
         return;
     }
+    metrics_add(METRIC_EVENTS, 1);
     *queued = (struct queued_source){.source = *source};
     TAILQ_INSERT_TAIL(&stream->sources, queued, link);
     event_active(stream->pump, 0, 0);

@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "common/scoreboard.h"
+#include "worker/e2b_metrics.h"
 #include "worker/timer.h"
 
 #include <stdlib.h>
@@ -171,6 +172,7 @@ static void on_answer(void *context, const struct http_answer *answer)
     char reason[E2B_MESSAGE_MAX_BYTES] = "";
 
     kill->transfer = NULL;
+    e2b_count_answer(METRIC_OPERATION_DELETE, answer);
     if (action != KILL_DONE)
         e2b_message(answer, kill->service->api_key, reason);
     act(kill, action, answer, reason);
@@ -205,6 +207,7 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
     (void)what;
+    e2b_count_retry(METRIC_OPERATION_DELETE);
     send_delete(context);
 }
 
@@ -262,6 +265,18 @@ void kill_queue_forget_lease(struct kill_queue *queue, struct run_lease_name lea
 {
     if (lease.id != 0)
         run_lease_clear(queue->scoreboard, lease);
+}
+
+bool kill_queue_has(const struct kill_queue *queue, const char *sandbox_id)
+{
+    const struct kill *kill;
+
+    TAILQ_FOREACH(kill, &queue->kills, link)
+    {
+        if (strcmp(kill->sandbox_id, sandbox_id) == 0)
+            return true;
+    }
+    return false;
 }
 
 size_t kill_queue_length(const struct kill_queue *queue)

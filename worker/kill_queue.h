@@ -33,6 +33,7 @@ void kill_queue_add(struct kill_queue *queue, const struct kill_order *order);
 /* There is nothing to delete under this lease. */
 void kill_queue_forget_lease(struct kill_queue *queue, struct run_lease_name lease);
 
+bool kill_queue_has(const struct kill_queue *queue, const char *sandbox_id);
 size_t kill_queue_length(const struct kill_queue *queue);
 /* Those whose deletion failed at least once. */
 size_t kill_queue_failed(const struct kill_queue *queue);

@@ -1,6 +1,7 @@
 #include "worker/reception.h"
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "worker/auth.h"
 #include "worker/cors.h"
 #include "worker/early_answer.h"
@@ -119,6 +120,8 @@ void reception_refuse(const struct admission *admission, int status, int fd, str
     while (details[i].status != status)
         i++;
     reception_log_refusal(admission, fd, status, details[i].detail);
+    if (status == 503)
+        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_BODY_MEMORY, 1);
     if (visit.fields == NULL)
         return;
     if (status == 503)
@@ -262,6 +265,7 @@ static bool is_authorised(struct visit *visit)
         result = auth_check(&visit->reception->auth, visit->head->fields[GUARD_FIELD_AUTHORIZATION]);
     if (result == AUTH_OK)
         return true;
+    metrics_count(METRIC_ERRORS, "auth", 0, 1);
     evbuffer_add_printf(visit->fields, "WWW-Authenticate: Bearer\r\n");
     refuse(visit, 401, result == AUTH_MISSING ? "Not authenticated" : "Invalid authentication credentials");
     return false;
@@ -274,6 +278,7 @@ static bool is_open(struct visit *visit)
 
     if (route->is_stopping == NULL || !route->is_stopping(visit->reception->context))
         return true;
+    metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_STOPPING, 1);
     add_retry_after(visit->fields);
     refuse(visit, 503, "Server is shutting down");
     return false;

@@ -1,6 +1,7 @@
 /*
  * POST /query: a prompt in, an agent's messages out. The order of checks is that of http-api.md 2.6.
  */
+#include "common/metrics.h"
 #include "worker/agent_env.h"
 #include "worker/routes.h"
 #include "worker/run.h"
@@ -73,6 +74,7 @@ static void admit(struct exchange *exchange, struct run_order *order)
     } else if (order->service == NULL) {
         server_reply_internal(exchange, "out of memory");
     } else if (!scoreboard_admit_run(host->scoreboard, host->slot)) {
+        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_MAX_RUNS, 1);
         server_reply_retry(exchange, "Too many concurrent runs");
     } else {
         run_start(host, exchange, order);
@@ -88,6 +90,7 @@ void route_query(struct exchange *exchange)
     json_t *errors = NULL;
 
     if (context->stopping) {
+        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_STOPPING, 1);
         server_reply_retry(exchange, "Server is shutting down");
         return;
     }

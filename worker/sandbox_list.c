@@ -1,6 +1,7 @@
 #include "worker/sandbox_list.h"
 
 #include "common/log.h"
+#include "worker/e2b_metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,6 +83,7 @@ static void on_page(void *context, const struct http_answer *answer)
     size_t index;
 
     list->transfer = NULL;
+    e2b_count_answer(METRIC_OPERATION_LIST, answer);
     if (e2b_classify(answer) != E2B_SUCCESS) {
         e2b_message(answer, list->service->api_key, text);
         end(list, log_clean(text, strlen(text), clean));

@@ -1,5 +1,6 @@
 #include "worker/service_probe.h"
 
+#include "worker/e2b_metrics.h"
 #include "worker/timer.h"
 
 #include <stdlib.h>
@@ -99,6 +100,7 @@ static void on_done(void *context, const struct http_answer *answer)
     struct service_probe *probe = context;
 
     probe->transfer = NULL;
+    e2b_count_answer(METRIC_OPERATION_HEALTH, answer);
     learn(probe, answer->outcome == TRANSFER_ANSWERED && answer->status / 100 == 2);
 }
 

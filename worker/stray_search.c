@@ -1,6 +1,7 @@
 #include "worker/stray_search.h"
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "worker/sandbox_list.h"
 #include "worker/timer.h"
 
@@ -69,8 +70,9 @@ static void on_found(void *context, const struct listed_sandbox *sandbox)
 {
     struct stray *stray = context;
 
-    if (strcmp(sandbox->id, stray->own_sandbox_id) == 0)
+    if (strcmp(sandbox->id, stray->own_sandbox_id) == 0 || kill_queue_has(stray->search->kills, sandbox->id))
         return;
+    metrics_add(METRIC_LEAKS_REAPED, 1);
     log_warn("run %s: found its sandbox %s, whose creation was not answered", stray->run_id, sandbox->id);
     kill_queue_add(stray->search->kills, &(struct kill_order){.service = stray->service,
                                                               .sandbox_id = sandbox->id,

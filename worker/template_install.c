@@ -117,6 +117,7 @@ static bool start(struct template_install *install, const struct e2b_context *e2
         .start_timeout_ms = INSTALL_TIMEOUT_MS,
         .idle_timeout_ms = INSTALL_TIMEOUT_MS,
         .as_root = true,
+        .counted_as = METRIC_OPERATION_INSTALL,
         .handlers = {.on_start = on_start,
                      .on_output = on_output,
                      .on_output_end = on_output_end,
