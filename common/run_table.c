@@ -662,6 +662,18 @@ unsigned run_table_count_leases(const struct scoreboard *scoreboard, uint64_t ow
     return count;
 }
 
+unsigned run_table_count_sandboxes(const struct scoreboard *scoreboard)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < scoreboard->run_slots; i++) {
+        unsigned lease = atomic_load_explicit(&slot_at(scoreboard, i)->lease, memory_order_relaxed);
+
+        count += lease == RUN_LEASE_LIVE || lease == RUN_LEASE_DELETING;
+    }
+    return count;
+}
+
 /* --- names --------------------------------------------------------------------------------------------- */
 
 void run_id_format(uint64_t id, char out[static RUN_ID_DIGITS + 1])

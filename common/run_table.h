@@ -208,6 +208,8 @@ bool run_table_needs_sandbox(const struct scoreboard *scoreboard, uint64_t id);
 
 /* Leases of a worker, by its serial. */
 unsigned run_table_count_leases(const struct scoreboard *scoreboard, uint64_t owner);
+/* Sandboxes that exist and are not yet known to be deleted, of all workers, dead ones too. */
+unsigned run_table_count_sandboxes(const struct scoreboard *scoreboard);
 
 /* 16 lower-case hex digits, as clients see them; text is not terminated. */
 #define RUN_ID_DIGITS 16

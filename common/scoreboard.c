@@ -16,6 +16,11 @@ static uint64_t layout(void)
     return UINT64_C(0x53414e4453000000) + sizeof(struct scoreboard) + RUN_TABLE_LAYOUT + metrics_layout();
 }
 
+static size_t bytes_for(const struct scoreboard_sizes *sizes)
+{
+    return sizeof(struct scoreboard) + run_table_bytes(sizes) + metrics_bytes();
+}
+
 static void *map(int fd, size_t bytes, bool writable)
 {
     void *mapping = mmap(NULL, bytes, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_NORESERVE, fd, 0);
@@ -26,7 +31,7 @@ static void *map(int fd, size_t bytes, bool writable)
 struct scoreboard *scoreboard_new(const struct scoreboard_sizes *sizes, int *fd)
 {
     struct scoreboard *scoreboard = NULL;
-    size_t bytes = sizeof *scoreboard + run_table_bytes(sizes) + metrics_bytes();
+    size_t bytes = bytes_for(sizes);
     int made = memfd_create(SCOREBOARD_FILE_NAME, MFD_CLOEXEC);
     int saved_errno;
 
@@ -65,7 +70,9 @@ struct scoreboard *scoreboard_map(int fd, bool writable)
     scoreboard = map(fd, (size_t)status.st_size, writable);
     if (scoreboard == NULL)
         return NULL;
-    if (scoreboard->layout == layout() && scoreboard->bytes == (uint64_t)status.st_size)
+    if (scoreboard->layout == layout() && scoreboard->bytes == (uint64_t)status.st_size &&
+        scoreboard->bytes == bytes_for(&scoreboard->sizes) &&
+        scoreboard->run_slots == run_table_slots(&scoreboard->sizes))
         return scoreboard;
     munmap(scoreboard, (size_t)status.st_size);
     errno = EPROTO;

@@ -24,6 +24,7 @@ enum worker_state {
     WORKER_STARTING, /* forked, not yet accepting */
     WORKER_SERVING,  /* accepting */
     WORKER_DRAINING, /* accepts nothing, its runs go on */
+    WORKER_STATES
 };
 
 /* One cache line pair each, so that no worker's heartbeat slows another. */

@@ -166,6 +166,7 @@ struct settings_load {
     char *file;
     struct environment *environment; /* NULL before `.env` was read */
     enum settings_action action;
+    struct settings_status status; /* for SETTINGS_STATUS */
     char *errors;
     size_t errors_size;
     FILE *errors_out;
@@ -531,15 +532,42 @@ static int read_option(struct settings_load *load, const char *option, const cha
     return words;
 }
 
+/* An option of `status` that is no setting; how many words of argv it took, 0 when it is none. */
+static int read_status_option(struct settings_load *load, const char *option, const char *next)
+{
+    const char *value = strncmp(option, "--pid=", 6) == 0 ? option + 6 : next;
+    int words = value != next ? 1 : 2;
+    char *end = NULL;
+
+    if (strcmp(option, "--json") == 0) {
+        load->status.json = true;
+        return 1;
+    }
+    if (words == 2 && strcmp(option, "--pid") != 0)
+        return 0;
+    load->status.pid = value != NULL ? strtoll(value, &end, 10) : 0;
+    if (value == NULL || end == value || *end != '\0' || load->status.pid < 1 || load->status.pid > INT_MAX)
+        usage_error(load, "option needs the pid of a server", option);
+    return words;
+}
+
 static void read_argv(struct settings_load *load, int argc, char *const argv[])
 {
-    int i = 1;
+    bool is_status = argc > 1 && strcmp(argv[1], "status") == 0;
+    int i = is_status ? 2 : 1;
 
+    if (is_status)
+        load->action = SETTINGS_STATUS;
     while (i < argc) {
-        if (read_action(load, argv[i])) {
+        const char *next = i + 1 < argc ? argv[i + 1] : NULL;
+        int words = is_status ? read_status_option(load, argv[i], next) : 0;
+
+        if (words > 0) {
+            i += words;
+        } else if (read_action(load, argv[i])) {
             i++;
         } else if (strncmp(argv[i], "--", 2) == 0 && argv[i][2] != '\0') {
-            i += read_option(load, argv[i], i + 1 < argc ? argv[i + 1] : NULL);
+            i += read_option(load, argv[i], next);
         } else {
             usage_error(load, "unexpected argument", argv[i]);
             i++;
@@ -816,6 +844,11 @@ enum settings_action settings_load_action(const struct settings_load *load)
     return load->action;
 }
 
+const struct settings_status *settings_load_status(const struct settings_load *load)
+{
+    return &load->status;
+}
+
 const char *settings_load_errors(const struct settings_load *load, bool *usage)
 {
     *usage = load->usage_error;
@@ -884,13 +917,17 @@ void settings_print(const struct settings_load *load, FILE *out)
 
 void settings_print_help(FILE *out)
 {
-    fputs("usage: sandstorm [--config FILE] [--SETTING VALUE]...\n"
-          "       sandstorm --check | --version | --help\n\n"
-          "Runs AI agents for clients of POST /query, each in a fresh sandbox.\n\n"
-          "  --config FILE            settings file (also SANDSTORM_CONFIG)\n"
-          "  --check                  print every effective setting and its source; exit 0 or 1\n\n"
-          "Settings (also SANDSTORM_<NAME> in the environment or `.env`, `name = value` in the file):\n",
-          out);
+    fputs(
+        "usage: sandstorm [--config FILE] [--SETTING VALUE]...\n"
+        "       sandstorm status [--json] [--pid PID] [--SETTING VALUE]...\n"
+        "       sandstorm --check | --version | --help\n\n"
+        "Runs AI agents for clients of POST /query, each in a fresh sandbox.\n\n"
+        "  --config FILE            settings file (also SANDSTORM_CONFIG)\n"
+        "  --check                  print every effective setting and its source; exit 0 or 1\n"
+        "  status                   tell how the server of this state_dir is, or that of --pid, even when it does not\n"
+        "                           answer; exit 0, or 3 when it does not run, or 1 when it cannot be seen\n\n"
+        "Settings (also SANDSTORM_<NAME> in the environment or `.env`, `name = value` in the file):\n",
+        out);
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         const char *shown = table[i].default_text != NULL ? table[i].default_text : "";
         char option[KEY_MAX_BYTES];

@@ -91,6 +91,7 @@ enum settings_action {
     SETTINGS_CHECK,   /* --check: print the effective values, exit */
     SETTINGS_HELP,    /* --help */
     SETTINGS_VERSION, /* --version */
+    SETTINGS_STATUS,  /* status: tell how a running server is */
 };
 
 struct settings_load; /* the result of one load: values, their sources, errors; owned by the caller */
@@ -103,7 +104,14 @@ struct settings_load; /* the result of one load: values, their sources, errors; 
 struct settings_load *settings_load(int argc, char *const argv[], const struct settings_load *in_use);
 void settings_load_free(struct settings_load *load);
 
+/* What stands behind `status`, besides settings. */
+struct settings_status {
+    bool json;   /* --json */
+    int64_t pid; /* --pid; 0: found by state_dir */
+};
+
 enum settings_action settings_load_action(const struct settings_load *load);
+const struct settings_status *settings_load_status(const struct settings_load *load);
 /* Errors, one a line, "" when there are none. Usage errors (argv) set *usage. */
 const char *settings_load_errors(const struct settings_load *load, bool *usage);
 /* Valid while the load lives. Only meaningful without errors. */

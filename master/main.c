@@ -1,7 +1,8 @@
 /*
  * sandstorm: runs AI agents for the clients of POST /query, each in a fresh sandbox.
  *
- * Exit codes: 0 ended as told, 1 the environment or the configuration is at fault, 2 the command line is.
+ * Exit codes: 0 ended as told, 1 the environment or the configuration is at fault, 2 the command line is; those of
+ * `sandstorm status` are in status.h.
  */
 #include "common/log.h"
 #include "common/project_store.h"
@@ -9,6 +10,7 @@
 #include "master/master.h"
 #include "master/preflight.h"
 #include "master/state_dir.h"
+#include "master/status.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,16 +77,29 @@ static int answer(const struct settings_load *load)
     case SETTINGS_VERSION:
         puts("sandstorm " SANDSTORM_VERSION);
         return EXIT_SUCCESS;
+    case SETTINGS_STATUS:
+        return status_print(load);
     case SETTINGS_RUN:
     default:
         log_panic("main: action %d", (int)settings_load_action(load));
     }
 }
 
-/* True when the action needs settings without errors. */
-static bool needs_settings(const struct settings_load *load)
+/* True when the action needs settings without errors. A server that is named by its pid is found without any. */
+static bool needs_settings(const struct settings_load *load, bool usage)
 {
-    return settings_load_action(load) == SETTINGS_RUN || settings_load_action(load) == SETTINGS_CHECK;
+    switch (settings_load_action(load)) {
+    case SETTINGS_RUN:
+    case SETTINGS_CHECK:
+        return true;
+    case SETTINGS_STATUS:
+        return usage || settings_load_status(load)->pid == 0;
+    case SETTINGS_HELP:
+    case SETTINGS_VERSION:
+        return false;
+    default:
+        log_panic("main: action %d", (int)settings_load_action(load));
+    }
 }
 
 int main(int argc, char *argv[])
@@ -105,7 +120,7 @@ int main(int argc, char *argv[])
         return EXIT_FAILURE;
     }
     errors = settings_load_errors(load, &usage);
-    if (needs_settings(load) && *errors != '\0') {
+    if (needs_settings(load, usage) && *errors != '\0') {
         fputs(errors, stderr);
         settings_load_free(load);
         return usage ? EXIT_USAGE : EXIT_FAILURE;

@@ -456,6 +456,7 @@ static bool prepare(struct master *master)
         log_error("cannot make the scoreboard: %s", strerror(errno));
         return false;
     }
+    snprintf(master->scoreboard->instance, sizeof master->scoreboard->instance, "%s", master->instance);
     log_start(master);
     run_history_begin(&master->history, master->state_dir.path, master->scoreboard);
     if (!preflight_wants_local_runtime(settings, start_environment(master), master->store))

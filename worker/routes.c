@@ -22,6 +22,9 @@ const struct route routes[] = {
      .guarded_by_query = route_health_is_deep,
      .keep_alive = true},
     {.method = EVHTTP_REQ_GET, .path = "/ready", .handler = route_ready, .keep_alive = true},
+    {.method = EVHTTP_REQ_GET, .path = "/metrics", .handler = route_metrics, .guarded = true},
+    /* Not in http-api.md 2.1: for the dashboard, and for people. */
+    {.method = EVHTTP_REQ_GET, .path = "/status", .handler = route_status, .guarded = true},
     {.method = EVHTTP_REQ_GET, .path = "/openapi.json", .handler = route_openapi},
     {.method = EVHTTP_REQ_GET, .path = "/docs", .handler = route_docs},
     {.method = EVHTTP_REQ_GET, .path = "/redoc", .handler = route_docs},

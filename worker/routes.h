@@ -27,6 +27,8 @@ void route_health(struct exchange *exchange);
 void route_openapi(struct exchange *exchange);
 void route_docs(struct exchange *exchange);
 void route_ready(struct exchange *exchange);
+void route_metrics(struct exchange *exchange);
+void route_status(struct exchange *exchange);
 
 /* Does GET /health with this query need the bearer? */
 bool route_health_is_deep(struct span query);

@@ -184,6 +184,11 @@ void server_reply_static(struct exchange *exchange, const char *type, const char
     send_body(exchange, 200, type, body, length);
 }
 
+void server_reply_buffer(struct exchange *exchange, const char *type, struct evbuffer *body)
+{
+    send_body(exchange, 200, type, body, evbuffer_get_length(body));
+}
+
 void server_reply_json(struct exchange *exchange, int status, json_t *body)
 {
     char *text = body != NULL ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;

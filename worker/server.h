@@ -68,6 +68,8 @@ void server_reply_detail(struct exchange *exchange, int status, const char *deta
 void server_reply_retry(struct exchange *exchange, const char *detail);
 /* 200 with a Content-Type and bytes that stay where they are to the end of the program. */
 void server_reply_static(struct exchange *exchange, const char *type, const char *bytes, size_t length);
+/* 200 with a Content-Type and a body, taken over. */
+void server_reply_buffer(struct exchange *exchange, const char *type, struct evbuffer *body);
 /* 500; the reason goes to the log under an id. */
 void server_reply_internal(struct exchange *exchange, const char *reason);
 

@@ -71,4 +71,11 @@ bool worker_check_project(const char *project_dir, struct project_store *store) 
 bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard) __attribute__((warn_unused_result));
 bool worker_compact_history(const char *state_dir, struct scoreboard *scoreboard) __attribute__((warn_unused_result));
 
+/*
+ * What `sandstorm status` prints to stdout about an instance whose scoreboard was mapped, for a person or as JSON.
+ * False when it could not be made or written.
+ */
+bool worker_print_status(const struct scoreboard *scoreboard, pid_t master, bool json)
+    __attribute__((warn_unused_result));
+
 #endif

@@ -430,6 +430,8 @@ def check_body(reply: Reply, content: dict) -> None:
         assert texts
         for text in texts:
             check_event(json.loads(text))
+    elif kind == "text/plain":
+        validator(schema).validate(reply.body.decode())
     else:
         validator(schema).validate(json.loads(reply.body))
 

@@ -24,6 +24,11 @@ bool worker_compact_history(const char *state_dir, struct scoreboard *scoreboard
     return state_dir != NULL && scoreboard != NULL;
 }
 
+bool worker_print_status(const struct scoreboard *scoreboard, pid_t master, bool json)
+{
+    return scoreboard != NULL && master > 0 && json;
+}
+
 int main(void)
 {
     return 0;
