@@ -1,6 +1,7 @@
 #include "worker/creation.h"
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "worker/run.h"
 
 #include <stdlib.h>
@@ -20,6 +21,7 @@ struct creation {
     json_t *env;
     int64_t timeout_s;
     int64_t ttl_s;
+    int64_t began_ms;
     struct run_lease_name lease;
     bool is_fallback;
     bool abandoned;
@@ -42,6 +44,11 @@ static void hide_env(const struct creation *creation, char *message)
     json_object_foreach(creation->env, name, value) error_text_hide(message, json_string_value(value));
 }
 
+static const char *template_of(const struct creation *creation)
+{
+    return creation->is_fallback ? FALLBACK_TEMPLATE : creation->host->settings->template_name;
+}
+
 /* A sandbox that may exist unknown is searched for, under the lease of a run that has no other. */
 static void search(const struct creation *creation, const struct e2b_sandbox *sandbox, int64_t expires_ms)
 {
@@ -58,8 +65,11 @@ static void search(const struct creation *creation, const struct e2b_sandbox *sa
 static void end(struct creation *creation, const struct e2b_result *result, struct e2b_sandbox *sandbox)
 {
     struct run_host *host = creation->host;
-    int64_t expires_ms = monotonic_ms() + creation->ttl_s * 1000;
+    int64_t now_ms = monotonic_ms();
+    int64_t expires_ms = now_ms + creation->ttl_s * 1000;
 
+    if (sandbox != NULL)
+        metrics_observe(METRIC_SANDBOX_CREATION, template_of(creation), (now_ms - creation->began_ms) * 1000);
     if (sandbox != NULL)
         run_lease_hold(host->scoreboard, creation->lease, RUN_LEASE_LIVE, sandbox->id, expires_ms);
     else if (!result->fate_unknown)
@@ -168,7 +178,7 @@ static bool send_create(struct creation *creation)
 {
     const struct settings *settings = creation->host->settings;
     const struct e2b_create_request request = {
-        .template_id = creation->is_fallback ? FALLBACK_TEMPLATE : settings->template_name,
+        .template_id = template_of(creation),
         .timeout_s = creation->ttl_s,
         .env = creation->env,
         .run_id = creation->run_id,
@@ -196,6 +206,7 @@ struct creation *creation_start(struct run_host *host, const struct e2b_context 
     creation->handlers = *handlers;
     creation->env = json_incref(request->env);
     creation->lease = request->lease;
+    creation->began_ms = monotonic_ms();
     creation->timeout_s = request->timeout_s;
     creation->ttl_s = request->timeout_s + TTL_MARGIN_S;
     if (template_memory_is_missing(&host->templates, e2b->service, host->settings->template_name, monotonic_ms()) &&

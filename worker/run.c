@@ -1,6 +1,7 @@
 #include "worker/run.h"
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "worker/agent_output.h"
 #include "worker/agent_stream.h"
 #include "worker/collection.h"
@@ -49,6 +50,9 @@ struct run {
     struct collection *collection;
     struct e2b_sandbox *sandbox;
     int64_t agent_pid;
+    char *model;              /* the effective one, for what is counted; NULL: none */
+    int64_t agent_started_ms; /* 0: it did not */
+    int64_t agent_us;         /* how long it ran; -1: unknown yet */
     struct agent_output output;
     struct event *deadline;       /* D of http-api.md 6.1; after the terminal line, the process's grace */
     struct event *deferred;       /* what may not happen inside libcurl, and the freeing */
@@ -56,6 +60,7 @@ struct run {
     char *pending_message;
     bool is_fallback; /* the sandbox's template is not the configured one */
     bool failed;      /* pending_error ends it without a collection */
+    bool has_output;  /* the agent said something */
     int64_t timeout_s;
     int64_t admitted_ms;
     int64_t deadline_ms;
@@ -104,6 +109,7 @@ static void run_free(struct run *run)
     if (run->deferred != NULL)
         event_free(run->deferred);
     free(run->pending_message);
+    free(run->model);
     free(run);
 }
 
@@ -150,11 +156,19 @@ static enum run_error error_of_report(const struct agent_report *report)
     }
 }
 
-/* The sandbox, if there is one or may be one, is on its way out before anything else happens. */
-static void let_go_of_sandbox(struct run *run)
+/* The agent has ended, or nobody waits for its end. */
+static void let_go_of_agent(struct run *run)
 {
     agent_stream_cancel(run->agent);
     run->agent = NULL;
+    if (run->agent_started_ms > 0 && run->agent_us < 0)
+        run->agent_us = (monotonic_ms() - run->agent_started_ms) * 1000;
+}
+
+/* The sandbox, if there is one or may be one, is on its way out before anything else happens. */
+static void let_go_of_sandbox(struct run *run)
+{
+    let_go_of_agent(run);
     collection_cancel(run->collection);
     run->collection = NULL;
     e2b_upload_cancel(run->upload);
@@ -200,8 +214,7 @@ static void finish_stream(struct run *run, enum run_error error, const char *mes
 
 static void log_start(const struct run *run)
 {
-    const json_t *model = run_model(&run->request, run->view.project);
-    const char *name = model != NULL ? json_string_value(model) : "-";
+    const char *name = run->model != NULL ? run->model : "-";
     char clean[LOG_CLEAN_BUFFER];
 
     log_info("run %s started model=%s timeout=%llds", run->id, log_clean(name, strlen(name), clean),
@@ -216,6 +229,18 @@ static void log_end(const struct run *run, enum run_error error)
              error == RUN_ERROR_NONE ? "-" : run_error_code(error), run->sandbox != NULL ? run->sandbox->id : "-",
              (long long)run->output.report.num_turns, run->output.report.cost_usd,
              (double)(monotonic_ms() - run->admitted_ms) / 1000);
+}
+
+static void count_end(const struct run *run, enum run_error error)
+{
+    const struct run_record *record = &run->entry.record;
+
+    metrics_run_ended(&(struct metrics_run){.model = run->model,
+                                            .status = (enum run_status)record->status,
+                                            .error_code = run_error_code(error),
+                                            .duration_us = record->duration_us,
+                                            .agent_us = run->agent_us,
+                                            .cost_usd = record->has_cost ? record->cost_usd : 0});
 }
 
 /*
@@ -233,8 +258,10 @@ static enum run_error close_record(struct run *run, enum run_error error)
         set_pending(run, error, RUN_CANCELLED_TEXT);
     }
     run_facts_ended(&run->entry, error, pending_message(run), (monotonic_ms() - run->admitted_ms) * 1000);
+    run_entry_publish(&run->entry);
+    history_append(run->host->history, run->entry.index); /* while it cannot be forgotten */
     run_entry_end(&run->entry);
-    history_append(run->host->history, run->entry.index);
+    count_end(run, error);
     scoreboard_end_run(run->host->scoreboard, run->host->slot);
     return error;
 }
@@ -271,8 +298,7 @@ static void on_output_failed(void *context, enum run_error error, const char *me
         return;
     run->failed = true;
     set_pending(run, error, message);
-    agent_stream_cancel(run->agent);
-    run->agent = NULL;
+    let_go_of_agent(run);
     event_active(run->deferred, 0, 0);
 }
 
@@ -341,8 +367,7 @@ static void start_collecting(struct run *run, enum run_error error, const char *
     const struct collection_handlers handlers = {.on_file = on_file, .on_done = on_collected, .context = run};
 
     set_pending(run, error, message);
-    agent_stream_cancel(run->agent);
-    run->agent = NULL;
+    let_go_of_agent(run);
     event_del(run->deadline);
     agent_output_stop(&run->output);
     run->state = RUN_COLLECTING;
@@ -376,6 +401,9 @@ static void on_output(void *context, bool is_stderr, const char *bytes, size_t l
 {
     struct run *run = context;
 
+    if (!run->has_output)
+        metrics_observe(METRIC_FIRST_EVENT, NULL, (monotonic_ms() - run->admitted_ms) * 1000);
+    run->has_output = true;
     agent_output_add(&run->output, is_stderr, bytes, length);
 }
 
@@ -395,6 +423,7 @@ static void on_agent_start(void *context, int64_t pid)
     struct run *run = context;
 
     run->agent_pid = pid;
+    run->agent_started_ms = monotonic_ms();
     if (run->state == RUN_STARTING)
         run->state = RUN_STREAMING;
 }
@@ -611,6 +640,14 @@ static int64_t wanted_timeout_s(const struct run *run)
     return run->view.project->timeout_s > 0 ? run->view.project->timeout_s : DEFAULT_TIMEOUT_S;
 }
 
+/* NULL for none, and for lack of memory: it only names what is counted and logged. */
+static char *copy_model(const struct run *run)
+{
+    const json_t *model = run_model(&run->request, run->view.project);
+
+    return model != NULL ? strdup(json_string_value(model)) : NULL;
+}
+
 static struct run *run_new(struct run_host *host, struct run_order *order)
 {
     struct run *run = calloc(1, sizeof *run);
@@ -628,6 +665,8 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
     run->e2b = (struct e2b_context){.http = host->http, .base = host->base, .service = order->service};
     run->admitted_ms = monotonic_ms();
     run->timeout_s = wanted_timeout_s(run);
+    run->model = copy_model(run);
+    run->agent_us = -1;
     run->deadline = evtimer_new(host->base, on_deadline, run);
     run->deferred = event_new(host->base, -1, 0, on_deferred, run);
     if (agent_output_init(&run->output, host->base, (size_t)host->settings->line_limit_bytes, &output) &&
