@@ -1,6 +1,7 @@
 /* The search for sandboxes whose creation was not answered (e2b.md A.6), with the HTTP client replaced. */
 #include "tests/unit/unit.h"
 
+#include "common/metrics.h"
 #include "tests/unit/timers.h"
 #include "worker/stray_search.h"
 
@@ -12,8 +13,9 @@ static struct {
     char url[512];
     int sent;
     const char *next_token;
-    uint64_t forgotten; /* lease */
-    char killed[256];   /* ids, each with a blank */
+    uint64_t forgotten;   /* lease */
+    char killed[256];     /* ids, each with a blank */
+    const char *in_queue; /* whose deletion is under way */
 } world;
 
 static int handle;
@@ -31,6 +33,12 @@ struct http_transfer *http_client_send(struct http_client *client, const struct 
 void http_transfer_cancel(struct http_transfer *transfer)
 {
     (void)transfer;
+}
+
+int http_transfer_status(const struct http_transfer *transfer)
+{
+    (void)transfer;
+    return 200;
 }
 
 char *http_url_host(const char *url)
@@ -63,6 +71,12 @@ void kill_queue_add(struct kill_queue *queue, const struct kill_order *order)
     snprintf(world.killed + used, sizeof world.killed - used, "%s ", order->sandbox_id);
 }
 
+bool kill_queue_has(const struct kill_queue *queue, const char *sandbox_id)
+{
+    (void)queue;
+    return strcmp(sandbox_id, world.in_queue) == 0;
+}
+
 void kill_queue_forget_lease(struct kill_queue *queue, struct run_lease_name lease)
 {
     (void)queue;
@@ -73,6 +87,7 @@ static int set_up(void **state)
 {
     (void)state;
     memset(&world, 0, sizeof world);
+    world.in_queue = "";
     world.base = event_base_new();
     world.search = stray_search_new(NULL, world.base, NULL, "here");
     world.service = (struct e2b_service){.references = 1, .api_url = "http://api", .api_key = "e2b_0123456789"};
@@ -144,6 +159,25 @@ static void test_it_deletes_what_is_this_runs_and_nothing_else(void **state)
     assert_string_equal(world.killed, "s1 s6 ");
 }
 
+static void test_what_is_being_deleted_is_found_once(void **state)
+{
+    struct scoreboard *scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = 1, .run_history = 1}, NULL);
+
+    (void)state;
+    assert_non_null(scoreboard);
+    metrics_open(scoreboard, scoreboard_take_slot(scoreboard, 1));
+    look_for_run1(NULL);
+    listed(200, "[" SANDBOX("s1", "run1", "here") "]");
+    assert_int_equal(metrics_total(scoreboard, METRIC_LEAKS_REAPED, 0), 1);
+    (void)fire_shortest_timer(world.base);
+    world.in_queue = "s1"; /* the service did not let go of it yet */
+    listed(200, "[" SANDBOX("s1", "run1", "here") "," SANDBOX("s2", "run1", "here") "]");
+    assert_string_equal(world.killed, "s1 s2 ");
+    assert_int_equal(metrics_total(scoreboard, METRIC_LEAKS_REAPED, 0), 2);
+    metrics_open(NULL, 0);
+    scoreboard_free(scoreboard);
+}
+
 static void test_it_reads_all_pages(void **state)
 {
     (void)state;
@@ -162,6 +196,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_it_reads_all_pages, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_being_deleted_is_found_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_it_looks_at_once_after_5_and_after_75_seconds, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_it_deletes_what_is_this_runs_and_nothing_else, set_up, tear_down),
     };
