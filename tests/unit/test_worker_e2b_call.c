@@ -399,6 +399,53 @@ static void test_a_create_whose_run_ended_between_tries_ends_at_once(void **stat
     assert_true(world.result.fate_unknown);
 }
 
+/* --- counting ------------------------------------------------------------------------------------------ */
+
+static uint64_t counted(const struct scoreboard *scoreboard, const char *status, enum metric_operation operation)
+{
+    char value[METRICS_LABEL_MAX_BYTES];
+    uint64_t totals[METRICS_COLUMNS_MAX] = {0};
+    size_t length;
+
+    for (unsigned row = 0; row < METRICS_LABELS_MAX; row++) {
+        if (!metrics_row(scoreboard, METRIC_LABEL_STATUS, row, value, &length) || length != strlen(status) ||
+            memcmp(value, status, length) != 0)
+            continue;
+        metrics_read(scoreboard, METRIC_SANDBOX_CALLS, row, totals);
+        break;
+    }
+    return totals[operation];
+}
+
+static void test_each_try_is_counted_once(void **state)
+{
+    struct scoreboard *scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = 1, .run_history = 1}, NULL);
+
+    (void)state;
+    assert_non_null(scoreboard);
+    metrics_open(scoreboard, scoreboard_take_slot(scoreboard, 1));
+    (void)create();
+    answered(TRANSFER_ANSWERED, 503, "");
+    assert_true(next_try());
+    answered(TRANSFER_CUT, 200, ""); /* a status line came, but no answer */
+    start();
+    world.request.on_body(world.request.context, "", 0); /* a stream is counted when it begins, not again at its end */
+    assert_int_equal(counted(scoreboard, "200", METRIC_OPERATION_START), 1);
+    world.request.on_body(world.request.context, "", 0);
+    answered(TRANSFER_CUT, 200, "");
+    answered(TRANSFER_ANSWERED, 204, ""); /* the probe: is the sandbox gone? */
+    assert_int_equal(counted(scoreboard, "204", METRIC_OPERATION_PROBE), 1);
+    e2b_call_cancel(create());
+    assert_int_equal(counted(scoreboard, "503", METRIC_OPERATION_CREATE), 1);
+    assert_int_equal(counted(scoreboard, "cut", METRIC_OPERATION_CREATE), 1);
+    assert_int_equal(counted(scoreboard, "cancelled", METRIC_OPERATION_CREATE), 1);
+    assert_int_equal(metrics_total(scoreboard, METRIC_SANDBOX_CALLS, METRIC_OPERATION_CREATE), 3);
+    assert_int_equal(metrics_total(scoreboard, METRIC_SANDBOX_CALLS, METRIC_OPERATION_START), 1);
+    assert_int_equal(metrics_total(scoreboard, METRIC_SANDBOX_RETRIES, METRIC_OPERATION_CREATE), 1);
+    metrics_open(NULL, 0);
+    scoreboard_free(scoreboard);
+}
+
 /* --- start --------------------------------------------------------------------------------------------- */
 
 static void test_the_wait_for_a_next_start_is_no_silence(void **state)
@@ -425,6 +472,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_success_after_a_failure_may_have_made_two, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_create_whose_run_ended_is_awaited_and_not_sent_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_create_whose_run_ended_between_tries_ends_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_each_try_is_counted_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_wait_for_a_next_start_is_no_silence, set_up, tear_down),
     };
 
