@@ -15,3 +15,4 @@ _Static_assert(sizeof(size_t) == 8, "the lengths below are quads");
 
 EMBED(embedded_openapi_json, "worker/pages/openapi.json");
 EMBED(embedded_docs_html, "worker/pages/docs.html");
+EMBED(embedded_dashboard_html, "worker/pages/dashboard.html");

@@ -10,5 +10,7 @@ extern const char embedded_openapi_json[];
 extern const size_t embedded_openapi_json_length;
 extern const char embedded_docs_html[];
 extern const size_t embedded_docs_html_length;
+extern const char embedded_dashboard_html[];
+extern const size_t embedded_dashboard_html_length;
 
 #endif

@@ -25,6 +25,7 @@ const struct route routes[] = {
     {.method = EVHTTP_REQ_GET, .path = "/metrics", .handler = route_metrics, .guarded = true},
     /* Not in http-api.md 2.1: for the dashboard, and for people. */
     {.method = EVHTTP_REQ_GET, .path = "/status", .handler = route_status, .guarded = true},
+    {.method = EVHTTP_REQ_GET, .path = "/", .handler = route_dashboard},
     {.method = EVHTTP_REQ_GET, .path = "/openapi.json", .handler = route_openapi},
     {.method = EVHTTP_REQ_GET, .path = "/docs", .handler = route_docs},
     {.method = EVHTTP_REQ_GET, .path = "/redoc", .handler = route_docs},

@@ -13,6 +13,7 @@ struct route_context {
     const char *local_socket;              /* NULL: this instance has no local runtime */
     const struct environment *environment; /* of the start or reload: where the sandbox service is */
     struct page *docs;
+    struct page *dashboard;
     struct service_probe *probe;
     bool stopping; /* the whole instance stops: no new runs */
 };
@@ -26,6 +27,7 @@ void route_cancel(struct exchange *exchange);
 void route_health(struct exchange *exchange);
 void route_openapi(struct exchange *exchange);
 void route_docs(struct exchange *exchange);
+void route_dashboard(struct exchange *exchange);
 void route_ready(struct exchange *exchange);
 void route_metrics(struct exchange *exchange);
 void route_status(struct exchange *exchange);

@@ -251,11 +251,12 @@ static bool set_up(struct worker *worker)
     worker->routing = (struct route_context){
         .host = host, .local_socket = context->local_socket, .environment = context->environment};
     worker->routing.docs = page_new(embedded_docs_html, embedded_docs_html_length);
+    worker->routing.dashboard = page_new(embedded_dashboard_html, embedded_dashboard_html_length);
     worker->routing.probe =
         worker->http != NULL ? service_probe_new(worker->base, worker->http, context->scoreboard) : NULL;
     worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
     if (host->kills == NULL || host->history == NULL || worker->server == NULL || worker->routing.docs == NULL ||
-        worker->routing.probe == NULL || host->project_dir == NULL ||
+        worker->routing.dashboard == NULL || worker->routing.probe == NULL || host->project_dir == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
         return false;
     host->strays = stray_search_new(worker->http, worker->base, host->kills, context->instance);
@@ -271,6 +272,7 @@ static void tear_down(struct worker *worker)
 {
     server_free(worker->server);
     page_free(worker->routing.docs);
+    page_free(worker->routing.dashboard);
     service_probe_free(worker->routing.probe);
     recovery_free(worker->recovery);
     stray_search_free(worker->host.strays);
