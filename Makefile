@@ -31,7 +31,7 @@ PYTHON   ?= /usr/bin/python3
 PACKAGES_BUILD := gcc libc6-dev pkg-config libevent-dev libcurl4-openssl-dev libjansson-dev \
                   libssl-dev libseccomp-dev
 PACKAGES_RUN   := bubblewrap ca-certificates python3 git
-PACKAGES_CHECK := libcmocka-dev python3-venv valgrind procps
+PACKAGES_CHECK := libcmocka-dev python3-venv valgrind procps chromium
 PACKAGES_LINT  := clang clang-format clang-tidy cppcheck
 PACKAGES_FUZZ  := clang libclang-rt-14-dev
 PACKAGES_SAN   := $(if $(filter clang%,$(notdir $(CC))),clang libclang-rt-14-dev)
