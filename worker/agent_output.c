@@ -53,8 +53,8 @@ static bool is_blank_line(const char *line, size_t length)
     return true;
 }
 
-/* One line of stdout: one event. */
-static bool on_line(void *context, const char *line, size_t length)
+/* The last line, which has no end: one event. */
+static bool on_rest(void *context, const char *line, size_t length)
 {
     struct agent_output *output = context;
     bool ended = output->report.ending != AGENT_NOT_ENDED;
@@ -69,6 +69,12 @@ static bool on_line(void *context, const char *line, size_t length)
     if (kind == AGENT_LINE_TERMINAL && !ended)
         output->handlers.on_terminal(output->handlers.context);
     return true;
+}
+
+/* One line of stdout: one event. A CR before the LF belongs to the line's end. */
+static bool on_line(void *context, const char *line, size_t length)
+{
+    return on_rest(context, line, length > 0 && line[length - 1] == '\r' ? length - 1 : length);
 }
 
 static void check_lines(struct agent_output *output, enum line_result result)
@@ -97,6 +103,7 @@ void agent_output_flush(struct agent_output *output)
     if (output->failed || output->stream == NULL)
         return;
     put_stderr(output, stderr_text_take_lines(&output->errors));
+    put_stderr(output, stderr_text_take_lines(&output->errors)); /* the rest, if it is too long to wait */
     if (output->errors.length > 0 && !event_pending(output->stderr_timer, EV_TIMEOUT, NULL))
         timer_start(output->stderr_timer, STDERR_WAIT_MS);
     event_stream_flush(output->stream);
@@ -107,7 +114,7 @@ void agent_output_finish(struct agent_output *output)
     if (output->failed || output->stream == NULL)
         return;
     put_stderr(output, stderr_text_take_all(&output->errors));
-    check_lines(output, line_buffer_finish(&output->lines, on_line, output));
+    check_lines(output, line_buffer_finish(&output->lines, on_rest, output));
     event_stream_flush(output->stream);
     agent_output_stop(output);
 }

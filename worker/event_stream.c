@@ -18,10 +18,10 @@ static const char ping[] = ": ping\n\n";
 struct queued_source {
     struct event_source source;
     bool begun;
-    TAILQ_ENTRY(queued_source) link;
+    STAILQ_ENTRY(queued_source) link;
 };
 
-TAILQ_HEAD(source_list, queued_source);
+STAILQ_HEAD(source_list, queued_source);
 
 struct event_stream {
     struct client *client;
@@ -44,9 +44,11 @@ struct event_stream {
 
 static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *context);
 
-static void drop_source(struct event_stream *stream, struct queued_source *queued)
+static void drop_first_source(struct event_stream *stream)
 {
-    TAILQ_REMOVE(&stream->sources, queued, link);
+    struct queued_source *queued = STAILQ_FIRST(&stream->sources);
+
+    STAILQ_REMOVE_HEAD(&stream->sources, link);
     queued->source.free(queued->source.state);
     free(queued);
 }
@@ -54,11 +56,9 @@ static void drop_source(struct event_stream *stream, struct queued_source *queue
 /* The connection, and with it its output, still exists. */
 static void stream_free(struct event_stream *stream)
 {
-    struct queued_source *queued;
-
     evbuffer_remove_cb(stream->output, on_output, stream);
-    while ((queued = TAILQ_FIRST(&stream->sources)) != NULL)
-        drop_source(stream, queued);
+    while (!STAILQ_EMPTY(&stream->sources))
+        drop_first_source(stream);
     if (stream->pump != NULL)
         event_free(stream->pump);
     if (stream->timer != NULL)
@@ -118,7 +118,7 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
     stream->last_taken_ms = monotonic_ms();
     if (evbuffer_get_length(output) >= stream->high_water_bytes / 2)
         return;
-    if (!TAILQ_EMPTY(&stream->sources))
+    if (!STAILQ_EMPTY(&stream->sources))
         event_active(stream->pump, 0, 0);
     if (stream->full && !stream->ended) {
         stream->full = false;
@@ -149,7 +149,7 @@ static void send_end(struct event_stream *stream)
 /* One piece of the first source, in a chunk of its own. False: the connection is being cut. */
 static bool send_piece(struct event_stream *stream)
 {
-    struct queued_source *queued = TAILQ_FIRST(&stream->sources);
+    struct queued_source *queued = STAILQ_FIRST(&stream->sources);
     struct evbuffer *piece = evbuffer_new();
     enum event_source_result result = EVENT_SOURCE_BROKEN;
 
@@ -167,7 +167,7 @@ static bool send_piece(struct event_stream *stream)
     if (piece != NULL)
         evbuffer_free(piece);
     if (result == EVENT_SOURCE_END)
-        drop_source(stream, queued);
+        drop_first_source(stream);
     return result != EVENT_SOURCE_BROKEN;
 }
 
@@ -178,7 +178,7 @@ static void on_pump(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
-    while (!TAILQ_EMPTY(&stream->sources)) {
+    while (!STAILQ_EMPTY(&stream->sources)) {
         if (stream->aborted || stream->request == NULL ||
             evbuffer_get_length(stream->output) >= stream->high_water_bytes || !send_piece(stream))
             return;
@@ -220,7 +220,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
         tell_gone(stream, "the client took nothing for client_stall_timeout");
         return;
     }
-    if (!waiting && !stream->ended && TAILQ_EMPTY(&stream->sources) && stream->ping_interval_ms > 0 &&
+    if (!waiting && !stream->ended && STAILQ_EMPTY(&stream->sources) && stream->ping_interval_ms > 0 &&
         now_ms - stream->last_queued_ms >= stream->ping_interval_ms) {
         evbuffer_add(stream->pending, ping, sizeof ping - 1);
         event_stream_flush(stream);
@@ -259,7 +259,7 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
     stream->last_queued_ms = stream->last_taken_ms = monotonic_ms();
     stream->output = bufferevent_get_output(client_bufferevent(exchange->client));
     stream->pending = evbuffer_new();
-    TAILQ_INIT(&stream->sources);
+    STAILQ_INIT(&stream->sources);
     stream->timer = evtimer_new(server_base(exchange->server), on_timer, stream);
     if (stream->pending == NULL || stream->timer == NULL ||
         evbuffer_add_cb(stream->output, on_output, stream) == NULL) {
@@ -322,7 +322,7 @@ void event_stream_put_source(struct event_stream *stream, const struct event_sou
     }
     metrics_add(METRIC_EVENTS, 1);
     *queued = (struct queued_source){.source = *source};
-    TAILQ_INSERT_TAIL(&stream->sources, queued, link);
+    STAILQ_INSERT_TAIL(&stream->sources, queued, link);
     event_active(stream->pump, 0, 0);
 }
 
@@ -340,7 +340,7 @@ void event_stream_put_json(struct event_stream *stream, json_t *event)
 
 void event_stream_flush(struct event_stream *stream)
 {
-    if (!stream->aborted && stream->request != NULL && TAILQ_EMPTY(&stream->sources))
+    if (!stream->aborted && stream->request != NULL && STAILQ_EMPTY(&stream->sources))
         send_pending(stream);
 }
 
@@ -353,7 +353,7 @@ void event_stream_end(struct event_stream *stream)
 {
     event_stream_flush(stream);
     stream->ended = true;
-    if (!stream->aborted && stream->request != NULL && TAILQ_EMPTY(&stream->sources))
+    if (!stream->aborted && stream->request != NULL && STAILQ_EMPTY(&stream->sources))
         send_end(stream);
 }
 

@@ -23,7 +23,8 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
                                        const struct event_stream_handlers *handlers)
     __attribute__((warn_unused_result));
 
-/* One event from one line of the sandbox, verbatim but for CRs (5.2). Not on the wire before the next flush. */
+/* One event from one line of the sandbox, without its line end; each CR begins a data line (5.2). Not on the wire
+ * before the next flush. */
 void event_stream_put_line(struct event_stream *stream, const char *line, size_t length);
 /* One event made by the server. */
 void event_stream_put_json(struct event_stream *stream, json_t *event /* taken over */);

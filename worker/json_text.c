@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,8 +19,24 @@ struct scan {
     const char *reason;   /* of the fault that stands at `at` */
     bool lone_surrogates; /* they pass */
     unsigned depth;
-    bool in_object[JSON_TEXT_DEPTH_MAX];
+    unsigned depth_max;
+    unsigned char in_object[JSON_TEXT_OUTPUT_DEPTH_MAX / CHAR_BIT]; /* a bit per level */
 };
+
+static bool is_in_object(const struct scan *scan)
+{
+    unsigned level = scan->depth - 1;
+
+    return scan->in_object[level / CHAR_BIT] >> level % CHAR_BIT & 1;
+}
+
+static void enter_level(struct scan *scan, bool in_object)
+{
+    unsigned char bit = (unsigned char)(1u << scan->depth % CHAR_BIT);
+    unsigned char *byte = &scan->in_object[scan->depth++ / CHAR_BIT];
+
+    *byte = (unsigned char)(in_object ? *byte | bit : *byte & ~bit);
+}
 
 static bool fail(struct scan *scan, const char *reason)
 {
@@ -256,7 +273,7 @@ static bool scan_scalar(struct scan *scan)
 static bool scan_behind_value(struct scan *scan)
 {
     while (scan->depth > 0) {
-        bool in_object = scan->in_object[scan->depth - 1];
+        bool in_object = is_in_object(scan);
 
         scan->at = skip_blanks(scan->at, scan->end);
         if (scan->at < scan->end && *scan->at == ',') {
@@ -282,7 +299,7 @@ static bool scan_open(struct scan *scan, bool *is_empty)
         scan->at++;
         return true;
     }
-    scan->in_object[scan->depth++] = is_object;
+    enter_level(scan, is_object);
     return !is_object || scan_key(scan);
 }
 
@@ -293,7 +310,7 @@ static enum json_text_result scan_value(struct scan *scan)
         if (scan->at < scan->end && (*scan->at == '{' || *scan->at == '[')) {
             bool is_empty;
 
-            if (scan->depth == JSON_TEXT_DEPTH_MAX)
+            if (scan->depth == scan->depth_max)
                 return JSON_TEXT_TOO_DEEP;
             if (!scan_open(scan, &is_empty))
                 return JSON_TEXT_INVALID;
@@ -309,13 +326,14 @@ static enum json_text_result scan_value(struct scan *scan)
     } while (true);
 }
 
-static enum json_text_result check(const char *text, size_t length, bool lone_surrogates, struct json_text *root,
+static enum json_text_result check(const char *text, size_t length, bool is_output, struct json_text *root,
                                    struct json_text_fault *fault)
 {
     struct scan scan = {.begin = text,
                         .at = skip_blanks(text, text + length),
                         .end = text + length,
-                        .lone_surrogates = lone_surrogates};
+                        .lone_surrogates = is_output,
+                        .depth_max = is_output ? JSON_TEXT_OUTPUT_DEPTH_MAX : JSON_TEXT_DEPTH_MAX};
     const char *start = scan.at;
     enum json_text_result result = scan_value(&scan);
 

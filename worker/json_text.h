@@ -12,7 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define JSON_TEXT_DEPTH_MAX 400
+#define JSON_TEXT_DEPTH_MAX        400
+#define JSON_TEXT_OUTPUT_DEPTH_MAX 16384
 
 /* One value of a text that was checked, without blanks around it; borrowed. start NULL: no value. */
 struct json_text {
@@ -23,7 +24,7 @@ struct json_text {
 enum json_text_result {
     JSON_TEXT_OK,
     JSON_TEXT_INVALID,
-    JSON_TEXT_TOO_DEEP, /* more than JSON_TEXT_DEPTH_MAX levels */
+    JSON_TEXT_TOO_DEEP, /* more than JSON_TEXT_DEPTH_MAX levels, of output JSON_TEXT_OUTPUT_DEPTH_MAX */
 };
 
 struct json_text_fault {

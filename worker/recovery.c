@@ -1,6 +1,7 @@
 #include "worker/recovery.h"
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "worker/run_facts.h"
 #include "worker/sandbox_list.h"
 
@@ -80,7 +81,26 @@ static struct e2b_service *own_service(const struct recovery *recovery, bool is_
 
 /* --- the dead workers ------------------------------------------------------------------------------------ */
 
-static void end_run(struct run_orphan *orphan, const char *run_id)
+/* Its model is known only from the table. */
+static void count_end(const struct run_entry *entry, enum run_error error)
+{
+    struct run_copy copy = {.text = NULL};
+    size_t length = 0;
+    const char *text = run_table_read(entry->scoreboard, entry->index, &copy) == RUN_READ_OK
+                           ? run_copy_string(&copy, RUN_STRING_MODEL, &length)
+                           : NULL;
+    char *model = text != NULL ? strndup(text, length) : NULL;
+
+    metrics_run_ended(&(struct metrics_run){.model = model,
+                                            .status = (enum run_status)entry->record.status,
+                                            .error_code = run_error_code(error),
+                                            .duration_us = entry->record.duration_us,
+                                            .agent_us = -1});
+    free(model);
+    run_copy_release(&copy);
+}
+
+static void end_run(struct recovery *recovery, struct run_orphan *orphan, const char *run_id)
 {
     struct run_entry *entry = &orphan->entry;
     int64_t duration_us = realtime_us() - entry->record.started_us;
@@ -88,6 +108,9 @@ static void end_run(struct run_orphan *orphan, const char *run_id)
 
     run_facts_ended(entry, error, orphan->was_cancelled ? RUN_CANCELLED_TEXT : WORKER_LOST,
                     duration_us > 0 ? duration_us : 0);
+    run_entry_publish(entry);
+    history_append(recovery->host->history, entry->index); /* while it cannot be forgotten */
+    count_end(entry, error);
     run_entry_end(entry);
     log_warn("run %s ended outcome=%s code=%s: its worker died", run_id,
              run_status_name((enum run_status)entry->record.status), run_error_code(error));
@@ -106,6 +129,8 @@ static void see_to_sandbox(struct recovery *recovery, const struct run_orphan *o
         run_lease_clear(host->scoreboard, lease);
         return;
     }
+    if (orphan->lease != RUN_LEASE_CREATING)
+        metrics_add(METRIC_LEAKS_REAPED, 1);
     if (orphan->lease == RUN_LEASE_CREATING)
         stray_search_add(host->strays, &(struct stray_order){.service = service,
                                                              .run_id = run_id,
@@ -131,7 +156,7 @@ static void adopt(struct recovery *recovery)
 
         run_id_format(orphan.entry.record.id, run_id);
         if (orphan.was_live)
-            end_run(&orphan, run_id);
+            end_run(recovery, &orphan, run_id);
         if (orphan.lease != RUN_LEASE_NONE)
             see_to_sandbox(recovery, &orphan, run_id);
     }
@@ -149,6 +174,7 @@ static void on_sandbox(void *context, const struct listed_sandbox *sandbox)
         return;
     if (run_id_parse(sandbox->run_id, strlen(sandbox->run_id), &id) && run_table_needs_sandbox(host->scoreboard, id))
         return;
+    metrics_add(METRIC_LEAKS_REAPED, 1);
     log_warn("sandbox %s of this instance belongs to no run: deleting it", sandbox->id);
     kill_queue_add(host->kills, &(struct kill_order){.service = look->service,
                                                      .sandbox_id = sandbox->id,

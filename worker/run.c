@@ -697,11 +697,9 @@ static void cap_timeout(struct run *run)
 
     if (run->timeout_s <= cap_s)
         return;
-    if (run->request.timeout_s > 0 || run->view.project->timeout_s > 0) {
-        snprintf(message, sizeof message, "timeout of %lld s is lowered to the server's limit of %lld s",
-                 (long long)run->timeout_s, (long long)cap_s);
-        put_warning(run, "timeout_capped", message);
-    }
+    snprintf(message, sizeof message, "timeout of %lld s is lowered to the server's limit of %lld s",
+             (long long)run->timeout_s, (long long)cap_s);
+    put_warning(run, "timeout_capped", message);
     run->timeout_s = cap_s;
 }
 
