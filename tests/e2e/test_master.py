@@ -217,8 +217,6 @@ async def test_a_killed_worker_is_replaced_and_the_others_go_on(double, server, 
         server.signal(signal.SIGKILL, victim)
         await eventually_async(lambda: len(server.workers() - {victim}) == 2, 10, "a new worker")
         assert seconds_since(begin) <= REPLACED_SECONDS
-        lost = [run_id for run_id, owner in owners.items() if owner == victim]
-        double.accept_left(lost)  # handing a dead worker's sandboxes to another is a later issue's
         double.release("go")
         answers = await held.answers()
     for stream, answer in zip(held.streams, answers, strict=True):

@@ -31,6 +31,7 @@ class Fault:
     marker: str | None = None  # only runs whose prompt holds this text; before it is known: requests that hold it
     path: str | None = None  # only requests whose path or query holds this text
     applied: bool = False  # the request takes effect before the fault hides its answer
+    detached: bool = False  # the request takes effect even though its client has left meanwhile
     status: int = 500
     retry_after: str | None = None
     message: str | None = None

@@ -161,6 +161,13 @@ class Ledger:
         with self.changed:
             return list(self.sandboxes.values())
 
+    def created_before(self, sandbox_id: str) -> list[Sandbox]:
+        """The newest first, from the one before this id on; all of them when the id is unknown."""
+        with self.changed:
+            newest_first = list(reversed(self.sandboxes.values()))
+            ids = [sandbox.id for sandbox in newest_first]
+            return newest_first[ids.index(sandbox_id) + 1 :] if sandbox_id in ids else newest_first
+
     def deleted(self) -> list[Sandbox]:
         """Sandboxes the client deleted."""
         with self.changed:

@@ -65,6 +65,7 @@ class E2BDouble:
         self._processes: dict[int, AgentStream | None] = {}
         self._next_pid = 1000
         self._made = 0
+        self._detached: set[asyncio.Task] = set()  # held, or they would be collected
         self._transports: dict[asyncio.BaseTransport, int] = {}  # open connections → requests under way
         self._runner: web.AppRunner | None = None
         self._site: web.SockSite | None = None
@@ -199,12 +200,26 @@ class E2BDouble:
             self.ledger.note(entry, fault=rule.action)
             if rule.applied:
                 await handler(request, body, sandbox, entry)
-            answer = await BEFORE_ANSWER[rule.action](self, request, rule, stage, sandbox.id if sandbox else "")
+            fault = BEFORE_ANSWER[rule.action](self, request, rule, stage, sandbox.id if sandbox else "")
+            if rule.detached:
+                return await asyncio.shield(self._detach(fault, handler(request, body, sandbox, entry)))
+            answer = await fault
             if answer is not None:
                 return answer
         if "E2b-Sandbox-Id" in request.headers and (sandbox is None or sandbox.dead):
             return error_answer(stage, request.headers["E2b-Sandbox-Id"], 502)
         return await handler(request, body, sandbox, entry)
+
+    def _detach(self, fault, answer) -> asyncio.Task:
+        """A task that goes on when the one who waits for it is cancelled."""
+
+        async def run():
+            return await fault or await answer
+
+        task = asyncio.ensure_future(run())
+        self._detached.add(task)
+        task.add_done_callback(self._detached.discard)
+        return task
 
     def _note_run(self, entry, request, body: bytes) -> None:
         """Books whose create or lookup this is, before anything can go wrong with it."""
@@ -318,7 +333,7 @@ class E2BDouble:
         return web.Response(status=204)
 
     async def _find(self, request, body, _sandbox, entry) -> web.Response:
-        """GET /v2/sandboxes with a metadata filter; one page holds everything a test makes."""
+        """GET /v2/sandboxes with a metadata filter, page by page; the token is the last one that was shown."""
         wanted = checks.list_metadata(request.query_string)
         if wanted is None:
             self._check(entry, ["the metadata filter does not decode"])
@@ -327,10 +342,12 @@ class E2BDouble:
             {"templateID": s.template, "sandboxID": s.id, "clientID": CLIENT_ID, "startedAt": rfc3339(s.made_at),
              "endAt": rfc3339(s.made_at + s.ttl), "envdVersion": ENVD_VERSION, "cpuCount": 2, "memoryMB": 512,
              "diskSizeMB": 1024, "state": "running", "metadata": s.metadata}
-            for s in reversed(self.ledger.created())
+            for s in self.ledger.created_before(request.query.get("nextToken", "").removesuffix("=="))
             if not s.dead and wanted.items() <= s.metadata.items()
         ]  # fmt: skip
-        return web.json_response(found)
+        limit = int(request.query.get("limit", "100"))
+        page = found[:limit]
+        return web.json_response(page, headers={"X-Next-Token": page[-1]["sandboxID"] + "=="} if len(found) > limit else {})
 
     async def _api_health(self, request, body, _sandbox, entry) -> web.Response:
         """GET /health of the API."""
