@@ -189,10 +189,9 @@ async def test_gauges_follow_runs_and_sandboxes(double, client, start_server):
         await stream.next_numbered()
         refused = await client.post(f"{server.url}/query", json={"prompt": "x"})
         assert refused.status_code == 503
-        seen = await scrape(client, server)
+        seen = await scrape_until(client, server, lambda it: it.value("connections") == 2, "this connection and the run's")
         assert seen.value("runs_active") == seen.value("sandboxes_active") == seen.value("max_runs") == 1
         assert seen.value("admission_rejected_total", reason="max_runs") == 1
-        assert seen.value("connections") == 2  # this one and the run's
         double.release("on")
         await stream.rest()
     seen = await scrape_until(client, server, lambda it: it.value("kill_queue") == 1, "a failed deletion")
