@@ -174,6 +174,8 @@ static void on_sandbox(void *context, const struct listed_sandbox *sandbox)
         return;
     if (run_id_parse(sandbox->run_id, strlen(sandbox->run_id), &id) && run_table_needs_sandbox(host->scoreboard, id))
         return;
+    if (kill_queue_has(host->kills, sandbox->id)) /* found before */
+        return;
     metrics_add(METRIC_LEAKS_REAPED, 1);
     log_warn("sandbox %s of this instance belongs to no run: deleting it", sandbox->id);
     kill_queue_add(host->kills, &(struct kill_order){.service = look->service,

@@ -243,6 +243,22 @@ async def test_totals_do_not_go_down_when_workers_die(double, client, server):
     assert (await scrape(client, server)).value("requests_total", model="opus", status="ok") == 7
 
 
+async def test_runs_of_a_dead_worker_are_counted_once_by_who_finds_them(double, client, start_server):
+    server = start_server(workers=1)
+    (victim,) = server.workers()
+    async with open_query(client, server, script(hold="never", hold_after=1), model="opus") as stream:
+        await stream.next_numbered()
+        server.signal(signal.SIGKILL, victim)
+        await eventually_async(lambda: server.workers() - {victim}, 10, "a new worker")
+        seen = await scrape_until(client, server, lambda it: it.total("requests_total") > 0, "the lost run")
+    assert seen.value("requests_total", model="opus", status="error") == seen.total("requests_total") == 1
+    assert seen.value("errors_total", error_type="worker_lost") == 1
+    assert seen.value("leaks_reaped_total") == 1
+    await double.until(lambda ledger: not ledger.alive(), 10, "the deletion")
+    seen = await scrape_until(client, server, lambda it: it.value("sandboxes_active") == 0, "the end of the lease")
+    assert (seen.value("runs_active"), seen.total("requests_total"), seen.value("leaks_reaped_total")) == (0, 1, 1)
+
+
 async def test_a_reload_keeps_the_totals(client, server):
     await query(client, server, script(), model="opus")
     old = server.workers()
