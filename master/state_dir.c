@@ -252,8 +252,8 @@ static bool read_name(const struct state_dir *dir, char name[static SCOREBOARD_I
     return is_name(name);
 }
 
-/* Whole or not at all, whatever happens to the machine. */
-static bool write_name(const struct state_dir *dir, const char *name)
+/* False with errno. */
+static bool write_new_name(const struct state_dir *dir, const char *name)
 {
     int fd = openat(dir->fd, STATE_FILE_INSTANCE_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
     bool written;
@@ -261,9 +261,21 @@ static bool write_name(const struct state_dir *dir, const char *name)
     if (fd < 0)
         return false;
     written = dprintf(fd, "%s\n", name) == (int)strlen(name) + 1 && fsync(fd) == 0;
-    written = close(fd) == 0 && written;
-    return written && renameat(dir->fd, STATE_FILE_INSTANCE_NEW, dir->fd, STATE_FILE_INSTANCE) == 0 &&
-           fsync(dir->fd) == 0;
+    return close(fd) == 0 && written;
+}
+
+/* Whole or not at all, whatever happens to the machine. False with errno. */
+static bool write_name(const struct state_dir *dir, const char *name)
+{
+    int saved_errno;
+
+    if (write_new_name(dir, name) && renameat(dir->fd, STATE_FILE_INSTANCE_NEW, dir->fd, STATE_FILE_INSTANCE) == 0 &&
+        fsync(dir->fd) == 0)
+        return true;
+    saved_errno = errno;
+    (void)unlinkat(dir->fd, STATE_FILE_INSTANCE_NEW, 0);
+    errno = saved_errno;
+    return false;
 }
 
 char *state_dir_instance(const struct state_dir *dir)
