@@ -81,6 +81,7 @@ LIBS  := $(foreach d,common master worker sandboxd,$(BUILD)/lib$(d).a)
 UNITS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/bench_*.c)))
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+RACES := $(patsubst tests/unit/race_%.c,$(BUILD)/race/%,$(sort $(wildcard tests/unit/race_*.c)))
 REPLAYS := $(patsubst %,$(BUILD)/replay/%,$(FUZZ_TARGETS))
 PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
@@ -161,6 +162,12 @@ $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBS)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,bench)
 
+# Races in shared memory are looked for by ThreadSanitizer, which no other sanitizer can be beside.
+$(BUILD)/race/%: tests/unit/race_%.c $(wildcard common/*.[ch]) | $(ROOT)/.deps-build
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD $@")
+	$(Q)$(CC) $(CSTD) -O2 -g $(WARNINGS) -fsanitize=thread -fPIE -pie -pthread -o $@ $< $(wildcard common/*.c)
+
 # A fuzz target driven by its stored corpus instead of libFuzzer: part of the tests, with every compiler.
 $(BUILD)/replay/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(LIBS)
 	@mkdir -p $(@D)
@@ -201,7 +208,7 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 
 # pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 check: all venv template
-	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(BUILD)/layers-ok
+	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(RACES) $(BUILD)/layers-ok
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
 	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
 

@@ -13,6 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("SANDSTORM_BUILD", "build")
 PROGRAMS = sorted(path.stem for path in (ROOT / "tests/unit").glob("test_*.c"))
+RACES = sorted(path.stem.removeprefix("race_") for path in (ROOT / "tests/unit").glob("race_*.c"))
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible"]
 
 
@@ -27,6 +28,14 @@ def test_unit(name):
         ([] if sanitized else VALGRIND) + [program], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", RACES)
+def test_no_race(name):
+    """Under ThreadSanitizer, which is part of these programs in every build."""
+    run = subprocess.run([BUILD / "race" / name], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert run.returncode == 0 and "WARNING: ThreadSanitizer" not in run.stderr, run.stdout + run.stderr
 
 
 def test_common_and_master_link_with_libc_alone():
