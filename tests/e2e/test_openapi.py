@@ -27,6 +27,7 @@ PAGE = page_source("docs.html")
 NOT_DESCRIBED = {"/openapi.json", "/docs", "/redoc"}
 # Appendix A: these stand in records only; nobody is left to read an event, or the agent's own line was it.
 RECORD_ONLY = {"client_gone", "agent_error", "agent_result", "worker_lost"}
+UNKNOWN_RUN = "0123456789abcdef"
 KEY = "a key of more than thirty-two bytes".replace(" ", "-")
 # Room for a body of nearly body_limit to come in, but not to be put together: between 17 and 32 MB.
 LARGE_BODY_BYTES = 15_900_000
@@ -358,6 +359,24 @@ def run_when_full(server, method, path):
     return read_reply(server, request_bytes(method, path, query_body(script())))
 
 
+def known_run(server, method, path):
+    """A run that has ended, asked for by its id."""
+    run_id = run(server, "POST", "/query").headers["x-sandstorm-run-id"]
+    return plain(server, method, path.replace(UNKNOWN_RUN, run_id))
+
+
+def bad_limit(server, method, path):
+    return read_reply(server, request_bytes(method, path + "?limit=0"))
+
+
+def cancel_held(server, method, path):
+    """A cancel of a run whose agent waits for ever."""
+    with RawConnection(server) as held:
+        held.send(request_bytes("POST", "/query", query_body(script(hold="never"))))
+        run_id = re.search(r"X-Sandstorm-Run-Id: (\w+)", held.read_until(b"\r\n\r\n").decode())[1]
+        return plain(server, method, path.replace(UNKNOWN_RUN, run_id))
+
+
 # How to see a status: on one route, or on any.
 PROVOKED: dict[str, Callable[..., Reply]] = {
     "POST /query 200": run,
@@ -368,6 +387,12 @@ PROVOKED: dict[str, Callable[..., Reply]] = {
     "GET /health 200": deep,
     "GET /health 401": deep_without_key,
     "GET /health 422": deep_unclear,
+    "GET /runs 422": bad_limit,
+    "GET /runs/{run_id} 200": known_run,
+    "GET /runs/{run_id} 404": plain,
+    "POST /runs/{run_id}/cancel 200": cancel_held,
+    "POST /runs/{run_id}/cancel 404": plain,
+    "POST /runs/{run_id}/cancel 409": known_run,
     "GET /ready 503": ask_when_full,
     "POST /slack/events 503": plain,
     "200": plain,
@@ -388,7 +413,7 @@ def documented() -> list[tuple[str, str, str, dict]]:
     return [
         (method, path, status, node)
         for (method, path), operation in operations().items()
-        for status, node in {**operation["responses"], **DOCUMENT["x-unrouted"]}.items()
+        for status, node in {**DOCUMENT["x-unrouted"], **operation["responses"]}.items()
         if (path, status) != ("/", "307")
     ]
 
@@ -454,6 +479,7 @@ async def provoke(double, server, client, method: str, path: str, status: str) -
     """The answer with a status; the test fails when nobody knows how to get it."""
     how = PROVOKED.get(f"{method} {path} {status}") or PROVOKED.get(status)
     assert how, f"no way is known to see {status} on {method} {path}: add one to PROVOKED"
+    path = path.replace("{run_id}", UNKNOWN_RUN)
     if how in (ask_when_full, run_when_full):
         async with one_run_held(double, server, client):
             return await asyncio.to_thread(how, server, method, path)
