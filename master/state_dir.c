@@ -148,7 +148,7 @@ static void do_without(struct state_dir *dir, const char *reason)
 
 bool state_dir_open(struct state_dir *dir, const char *path)
 {
-    struct stat status;
+    struct stat status = {.st_mode = 0};
     const char *fault;
     enum lock_result result;
     pid_t holder = 0;

@@ -72,6 +72,19 @@ async def wait_for_end(state: Path, run_id: str) -> dict:
     return await eventually_async(final, 10, f"the end of run {run_id} in the file")
 
 
+async def known_runs(client, server) -> list[dict]:
+    """Every record the server answers, the newest first."""
+    answer = await client.get(f"{server.url}/runs?limit=1000")
+    assert answer.status_code == 200
+    return answer.json()
+
+
+async def cancel(client, server, run_id: str) -> tuple[int, dict]:
+    """What a cancel of a run is answered."""
+    answer = await client.post(f"{server.url}/runs/{run_id}/cancel")
+    return answer.status_code, answer.json()
+
+
 def mode(path: Path) -> int:
     """Permission bits."""
     return stat.S_IMODE(path.stat().st_mode)
@@ -80,8 +93,10 @@ def mode(path: Path) -> int:
 def kill_all(server) -> None:
     """The machine is gone: every process of the server, with nobody left to notice."""
     server.signal(signal.SIGSTOP)
-    for pid in procfs.session(server.pid):
+    eventually(lambda: procfs.stat_fields(server.pid)[0] == "T", 5, "the master to stop")
+    for pid in procfs.session(server.pid) - {server.pid}:
         os.kill(pid, signal.SIGKILL)
+    server.signal(signal.SIGKILL)
     assert server.wait_exit() == -signal.SIGKILL
 
 
@@ -154,12 +169,30 @@ async def test_a_restart_keeps_the_records_and_shortens_the_file(state, start, c
     for answer in answers:
         await wait_for_end(state, answer.run_id)
     finals = [of_run(state, answer.run_id)[-1] for answer in answers]
+    known = await known_runs(client, server)
+    assert known == finals[::-1]
     assert server.stop() == 0
     again = start()
-    again.wait_log("3 runs restored")
+    assert await known_runs(client, again) == known
+    assert (await cancel(client, again, known[0]["id"]))[0] == 409
     await eventually_async(lambda: lines(state) == finals, 10, "the file to be compacted")
     assert mode(state / "runs.jsonl") == 0o600
     assert await deep_state(client, again)
+    newest = await query(client, again, "hello")
+    assert [record["id"] for record in await known_runs(client, again)] == [newest.run_id, *(run["id"] for run in known)]
+
+
+async def test_an_accepted_cancel_is_accepted_again_after_a_restart(double, state, start, client):
+    server = start()
+    async with open_query(client, server, script(events=2, hold="go", hold_after=1)) as stream:
+        await stream.next_numbered()
+        accepted = await cancel(client, server, stream.run_id)
+        assert accepted[0] == 200
+        assert (await stream.rest()).error_code == "cancelled"
+    double.release("go")
+    await wait_for_end(state, stream.run_id)
+    assert server.stop() == 0
+    assert await cancel(client, start(), stream.run_id) == accepted
 
 
 async def test_what_was_running_when_the_machine_died_is_over(double, state, start, client):
@@ -174,9 +207,10 @@ async def test_what_was_running_when_the_machine_died_is_over(double, state, sta
     again.wait_log("1 runs restored")
     final = await wait_for_end(state, run_id)
     assert (final["status"], final["error_code"], final["error"]) == ("error", "server_shutdown", "server restarted")
+    assert await known_runs(client, again) == [final]
     await eventually_async(lambda: len(lines(state)) == 1, 10, "the file to be compacted")
     kill_all(again)
-    start().wait_log("1 runs restored")
+    assert await known_runs(client, start()) == [final]
     assert of_run(state, run_id) == [final]
     double.release("go")
 
@@ -213,9 +247,11 @@ async def test_the_file_stays_small_while_runs_come_and_go(state, start, client)
     await wait_for_end(state, last.run_id)
     assert {record["id"] for record in lines(state)} <= {answer.run_id for answer in [*answers, last]}
     assert server.stop() == 0
-    start("--run-history", "4").wait_log("4 runs restored")
+    server = start("--run-history", "4")
+    known = await known_runs(client, server)
     await eventually_async(lambda: len(lines(state)) == 4, 10, "the file to be compacted")
-    assert of_run(state, last.run_id)[-1]["status"] == "completed"
+    assert sorted(record["id"] for record in known) == sorted(record["id"] for record in lines(state))
+    assert (known[0]["id"], known[0]["status"]) == (last.run_id, "completed")
 
 
 # --- where it cannot be written ---
@@ -279,13 +315,13 @@ async def test_the_lock_ends_with_the_master_whoever_is_left(double, state, star
     server = start()
     async with open_query(client, server, script(events=2, hold="go", hold_after=1)) as stream:
         await stream.next_numbered()
-        server.signal(signal.SIGSTOP, next(iter(server.workers())))  # a worker that does not see its master go
-        stopped = [pid for pid in server.workers() if procfs.stat_fields(pid)[0] == "T"]
+        stopped = next(iter(server.workers()))  # a worker that does not see its master go
+        server.signal(signal.SIGSTOP, stopped)
+        await eventually_async(lambda: procfs.stat_fields(stopped)[0] == "T", 5, "the worker to stop")
         server.signal(signal.SIGKILL)
         server.wait_exit()
         start()
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        os.kill(stopped, signal.SIGCONT)
         double.release("go")
 
 
