@@ -1,15 +1,9 @@
-#include "worker/run.h"
+#include "worker/run_internal.h"
 
 #include "common/log.h"
 #include "common/metrics.h"
-#include "worker/agent_output.h"
-#include "worker/agent_stream.h"
-#include "worker/collection.h"
-#include "worker/creation.h"
 #include "worker/file_event.h"
-#include "worker/input_files.h"
 #include "worker/run_facts.h"
-#include "worker/template_install.h"
 #include "worker/timer.h"
 
 #include <stdlib.h>
@@ -22,53 +16,6 @@
 #define SHUTDOWN_TEXT       "server is shutting down"
 #define ID_DRAWS_MAX        10 /* one is enough, but for once in many lives */
 
-enum run_state {
-    RUN_CREATING,   /* POST /sandboxes is in flight */
-    RUN_UPLOADING,  /* the sandbox exists; its files are on their way */
-    RUN_INSTALLING, /* the fallback template gets the Agent SDK */
-    RUN_STARTING,   /* Process/Start was sent, no start event yet */
-    RUN_STREAMING,  /* the agent runs */
-    RUN_COLLECTING, /* the agent has ended; its files come back */
-    RUN_ENDED,      /* waits for the loop to free it */
-};
-
-struct run {
-    struct run_host *host;
-    struct run_entry entry; /* its record, for all workers; and its lease */
-    char id[RUN_ID_DIGITS + 1];
-    enum run_state state;
-    struct query_request request; /* until the upload is over */
-    struct project_view view;     /* until the configuration is built */
-    struct agent_config config;   /* until the upload is over */
-    struct input_files *inputs;   /* from then on */
-    struct e2b_context e2b;
-    struct event_stream *stream; /* NULL: the client is gone */
-    struct creation *creation;
-    struct template_install *install;
-    struct e2b_upload *upload;
-    struct agent_stream *agent;
-    struct collection *collection;
-    struct e2b_sandbox *sandbox;
-    int64_t agent_pid;
-    char *model;              /* the effective one, for what is counted; NULL: none */
-    int64_t agent_started_ms; /* 0: it did not */
-    int64_t agent_us;         /* how long it ran; -1: unknown yet */
-    struct agent_output output;
-    struct event *deadline;       /* D of http-api.md 6.1; after the terminal line, the process's grace */
-    struct event *deferred;       /* what may not happen inside libcurl, and the freeing */
-    enum run_error pending_error; /* ends the run: from the loop, or after the collection */
-    char *pending_message;
-    bool is_fallback; /* the sandbox's template is not the configured one */
-    bool failed;      /* pending_error ends it without a collection */
-    bool has_output;  /* the agent said something */
-    int64_t timeout_s;
-    int64_t admitted_ms;
-    int64_t deadline_ms;
-    int64_t expires_ms; /* end of the sandbox's time to live */
-    TAILQ_ENTRY(run) link;
-};
-
-static void run_end(struct run *run, enum run_error error, const char *message);
 static void start_collecting(struct run *run, enum run_error error, const char *message);
 
 /* --- small things ------------------------------------------------------------------------------------ */
@@ -113,23 +60,6 @@ static void run_free(struct run *run)
     free(run);
 }
 
-/* The message may be one that goes away with what is freed next, or the pending one itself. */
-static void set_pending(struct run *run, enum run_error error, const char *message)
-{
-    char *copy = strdup(message);
-
-    if (copy != NULL)
-        error_text_clean(copy);
-    free(run->pending_message);
-    run->pending_error = error;
-    run->pending_message = copy;
-}
-
-static const char *pending_message(const struct run *run)
-{
-    return run->pending_message != NULL ? run->pending_message : "";
-}
-
 static void put_warning(struct run *run, const char *code, const char *message)
 {
     if (run->stream == NULL)
@@ -137,79 +67,6 @@ static void put_warning(struct run *run, const char *code, const char *message)
     event_stream_put_json(run->stream, json_pack("{s:s, s:s, s:s, s:s}", "type", "warning", "message", message,
                                                  "request_id", run->id, "code", code));
     event_stream_flush(run->stream);
-}
-
-/* --- the end ------------------------------------------------------------------------------------------ */
-
-static enum run_error error_of_report(const struct agent_report *report)
-{
-    switch (report->ending) {
-    case AGENT_FAILED:
-        return RUN_ERROR_AGENT_RESULT;
-    case AGENT_ERROR:
-        return RUN_ERROR_AGENT_ERROR;
-    case AGENT_NOT_ENDED:
-    case AGENT_SUCCEEDED:
-        return RUN_ERROR_NONE;
-    default:
-        log_panic("run: ending %d", (int)report->ending);
-    }
-}
-
-/* The agent has ended, or nobody waits for its end. */
-static void let_go_of_agent(struct run *run)
-{
-    agent_stream_cancel(run->agent);
-    run->agent = NULL;
-    if (run->agent_started_ms > 0 && run->agent_us < 0)
-        run->agent_us = (monotonic_ms() - run->agent_started_ms) * 1000;
-}
-
-/* The sandbox, if there is one or may be one, is on its way out before anything else happens. */
-static void let_go_of_sandbox(struct run *run)
-{
-    let_go_of_agent(run);
-    collection_cancel(run->collection);
-    run->collection = NULL;
-    e2b_upload_cancel(run->upload);
-    run->upload = NULL;
-    template_install_cancel(run->install);
-    run->install = NULL;
-    if (run->creation != NULL)
-        creation_abandon(run->creation);
-    else if (run->sandbox != NULL)
-        kill_queue_add(run->host->kills, &(struct kill_order){.service = run->e2b.service,
-                                                              .sandbox_id = run->sandbox->id,
-                                                              .run_id = run->id,
-                                                              .expires_ms = run->expires_ms,
-                                                              .lease = run_entry_lease_name(&run->entry)});
-}
-
-/* Nobody listens any more. */
-static void forget_client(struct run *run)
-{
-    run->stream = NULL;
-    agent_output_listen(&run->output, NULL);
-}
-
-static bool has_terminal_line(const struct run *run)
-{
-    return run->output.report.ending != AGENT_NOT_ENDED;
-}
-
-/* The server's own terminal event, if there was no terminal line and somebody listens (http-api.md section 8). */
-static void finish_stream(struct run *run, enum run_error error, const char *message)
-{
-    struct event_stream *stream = run->stream;
-
-    if (stream == NULL)
-        return;
-    forget_client(run);
-    if (error != RUN_ERROR_NONE && !has_terminal_line(run))
-        event_stream_put_json(stream, json_pack("{s:s, s:o, s:s, s:s}", "type", "error", "error",
-                                                json_lossy_string(message, strlen(message)), "request_id", run->id,
-                                                "code", run_error_code(error)));
-    event_stream_end(stream);
 }
 
 static void log_start(const struct run *run)
@@ -221,74 +78,6 @@ static void log_start(const struct run *run)
              (long long)run->timeout_s);
 }
 
-static void log_end(const struct run *run, enum run_error error)
-{
-    const char *outcome = run_status_name((enum run_status)run->entry.record.status);
-
-    log_info("run %s ended outcome=%s code=%s sandbox=%s turns=%lld cost=%.4f duration=%.1fs", run->id, outcome,
-             error == RUN_ERROR_NONE ? "-" : run_error_code(error), run->sandbox != NULL ? run->sandbox->id : "-",
-             (long long)run->output.report.num_turns, run->output.report.cost_usd,
-             (double)(monotonic_ms() - run->admitted_ms) / 1000);
-}
-
-static void count_end(const struct run *run, enum run_error error)
-{
-    const struct run_record *record = &run->entry.record;
-
-    metrics_run_ended(&(struct metrics_run){.model = run->model,
-                                            .status = (enum run_status)record->status,
-                                            .error_code = run_error_code(error),
-                                            .duration_us = record->duration_us,
-                                            .agent_us = run->agent_us,
-                                            .cost_usd = record->has_cost ? record->cost_usd : 0});
-}
-
-/*
- * The record is final, on all workers, and the slot of admission free, before the client sees the end. An accepted
- * cancel decides whatever ended the run first.
- */
-static enum run_error close_record(struct run *run, enum run_error error)
-{
-    bool cancelled = run_entry_begin_end(&run->entry);
-
-    if (has_terminal_line(run))
-        error = error_of_report(&run->output.report);
-    if (cancelled) {
-        error = RUN_ERROR_CANCELLED;
-        set_pending(run, error, RUN_CANCELLED_TEXT);
-    }
-    run_facts_ended(&run->entry, error, pending_message(run), (monotonic_ms() - run->admitted_ms) * 1000);
-    run_entry_publish(&run->entry);
-    history_append(run->host->history, run->entry.index); /* while it cannot be forgotten */
-    run_entry_end(&run->entry);
-    count_end(run, error);
-    scoreboard_end_run(run->host->scoreboard, run->host->slot);
-    return error;
-}
-
-/*
- * The one end of a run, never called inside libcurl: called once, by whoever sees the end first. RUN_ERROR_NONE: the
- * terminal line decides; so it does with every later error.
- */
-static void run_end(struct run *run, enum run_error error, const char *message)
-{
-    struct run_host *host = run->host;
-
-    if (run->state == RUN_ENDED)
-        log_panic("run %s ended twice", run->id);
-    run->state = RUN_ENDED;
-    set_pending(run, error, message); /* it may go away with what is let go of */
-    let_go_of_sandbox(run);
-    error = close_record(run, error);
-    finish_stream(run, error, pending_message(run));
-    log_end(run, error);
-    TAILQ_REMOVE(&host->runs, run, link);
-    host->run_count--;
-    event_del(run->deadline);
-    agent_output_stop(&run->output);
-    event_active(run->deferred, 0, 0); /* freed from the loop: a caller may still look at it */
-}
-
 /* Ends the run from the loop: for what is seen inside libcurl. */
 static void on_output_failed(void *context, enum run_error error, const char *message)
 {
@@ -297,8 +86,8 @@ static void on_output_failed(void *context, enum run_error error, const char *me
     if (run->failed || run->state == RUN_ENDED)
         return;
     run->failed = true;
-    set_pending(run, error, message);
-    let_go_of_agent(run);
+    run_set_pending(run, error, message);
+    run_let_go_of_agent(run);
     event_active(run->deferred, 0, 0);
 }
 
@@ -313,7 +102,7 @@ static void on_deferred(evutil_socket_t fd, short what, void *context)
         run_free(run);
         host->on_progress(host->context);
     } else if (run->failed) {
-        run_end(run, run->pending_error, pending_message(run));
+        run_end(run, run->pending_error, run_pending_message(run));
     }
 }
 
@@ -323,7 +112,7 @@ static void on_client_gone(void *context, const char *reason)
 {
     struct run *run = context;
 
-    forget_client(run);
+    run_forget_client(run);
     log_debug("run %s: %s", run->id, reason);
     if (run->state != RUN_ENDED)
         run_end(run, RUN_ERROR_CLIENT_GONE, reason);
@@ -354,7 +143,7 @@ static void on_collected(void *context, bool incomplete)
     if (incomplete)
         put_warning(run, "files_incomplete",
                     "not all files of the agent are returned: too many, too large, or unreadable");
-    run_end(run, run->pending_error, pending_message(run));
+    run_end(run, run->pending_error, run_pending_message(run));
 }
 
 /* The agent has ended, or had to: what it wrote comes back, then the run ends with this error. */
@@ -366,14 +155,14 @@ static void start_collecting(struct run *run, enum run_error error, const char *
     };
     const struct collection_handlers handlers = {.on_file = on_file, .on_done = on_collected, .context = run};
 
-    set_pending(run, error, message);
-    let_go_of_agent(run);
+    run_set_pending(run, error, message);
+    run_let_go_of_agent(run);
     event_del(run->deadline);
     agent_output_stop(&run->output);
     run->state = RUN_COLLECTING;
     run->collection = collection_start(&run->e2b, run->sandbox, &limits, run->inputs, &handlers);
     if (run->collection == NULL)
-        run_end(run, error, pending_message(run));
+        run_end(run, error, run_pending_message(run));
 }
 
 /* --- output ------------------------------------------------------------------------------------------- */
@@ -440,7 +229,7 @@ static void on_agent_exit(void *context, int exit_code, const char *status)
     if (run->failed)
         return;
     log_debug("run %s: agent ended: %s", run->id, log_clean(status, strlen(status), clean));
-    if (has_terminal_line(run)) {
+    if (run_has_terminal_line(run)) {
         start_collecting(run, RUN_ERROR_NONE, "");
         return;
     }
@@ -606,7 +395,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *context)
         run_end(run, RUN_ERROR_RUN_TIMEOUT, message);
         break;
     case RUN_STREAMING:
-        if (has_terminal_line(run) && monotonic_ms() < run->deadline_ms) {
+        if (run_has_terminal_line(run) && monotonic_ms() < run->deadline_ms) {
             agent_output_finish(&run->output);
             start_collecting(run, RUN_ERROR_NONE, "");
             break;
@@ -745,8 +534,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
     open_record(run);
     run->stream = event_stream_open(exchange, run->id, &handlers);
     if (run->stream == NULL) {
-        set_pending(run, RUN_ERROR_INTERNAL, "out of memory");
-        (void)close_record(run, RUN_ERROR_INTERNAL);
+        run_end_unheard(run);
         run_free(run);
         return;
     }
