@@ -456,7 +456,7 @@ static void test_the_wait_for_a_next_start_is_no_silence(void **state)
     start();
     answered(TRANSFER_ANSWERED, 429, "");
     left_ms = fire_longest_timer(world.base); /* the silence timer fires while the next try waits */
-    assert_in_range(left_ms, 50000, 60000);
+    assert_wait(left_ms, 50000, 60000);
     assert_int_equal(world.ends, 0);
     assert_true(next_try());
     answered(TRANSFER_TLS_UNTRUSTED, 0, "");
