@@ -9,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STAND_ASIDE_MAX_MS 8
+#define STAND_ASIDE_MS     2u /* for each worker that should come first */
+#define STAND_ASIDE_MAX_MS 8u
 /* Out of descriptors, an evhttp listener would spin: nothing is accepted for this long (libs.md). */
 #define ACCEPT_PAUSE_MS 1000
 
@@ -37,28 +38,19 @@ struct acceptor {
 /* evhttp keeps the listener's context for itself: this is how its error callback finds the worker's one acceptor. */
 static struct acceptor *this_acceptor;
 
-int acceptor_stand_aside_ms(unsigned own, unsigned least)
+/* How many serving workers hold fewer connections than this one. */
+static unsigned workers_ahead(struct acceptor *acceptor)
 {
-    if (own <= least)
-        return 0;
-    return own - least < STAND_ASIDE_MAX_MS ? (int)(own - least) : STAND_ASIDE_MAX_MS;
-}
-
-/* The fewest connections any serving worker holds. */
-static unsigned least_connections(struct acceptor *acceptor)
-{
-    unsigned least = atomic_load(&acceptor->scoreboard->slots[acceptor->slot].connections);
+    unsigned own = atomic_load(&acceptor->scoreboard->slots[acceptor->slot].connections);
+    unsigned ahead = 0;
 
     for (unsigned i = 0; i < atomic_load(&acceptor->scoreboard->slots_end); i++) {
         struct worker_slot *slot = &acceptor->scoreboard->slots[i];
-        unsigned connections;
 
-        if (atomic_load_explicit(&slot->state, memory_order_relaxed) != WORKER_SERVING)
-            continue;
-        connections = atomic_load_explicit(&slot->connections, memory_order_relaxed);
-        least = connections < least ? connections : least;
+        if (atomic_load_explicit(&slot->state, memory_order_relaxed) == WORKER_SERVING)
+            ahead += atomic_load_explicit(&slot->connections, memory_order_relaxed) < own;
     }
-    return least;
+    return ahead;
 }
 
 static void close_gate(struct gate *gate)
@@ -80,8 +72,7 @@ static void on_ready(evutil_socket_t fd, short what, void *context)
 {
     struct gate *gate = context;
     struct acceptor *acceptor = gate->acceptor;
-    unsigned own = atomic_load(&acceptor->scoreboard->slots[acceptor->slot].connections);
-    int aside_ms = acceptor_stand_aside_ms(own, least_connections(acceptor));
+    unsigned aside_ms = workers_ahead(acceptor) * STAND_ASIDE_MS;
 
     (void)fd;
     (void)what;
@@ -91,7 +82,7 @@ static void on_ready(evutil_socket_t fd, short what, void *context)
         return;
     }
     gate->stood_aside = true;
-    timer_start(gate->turn, aside_ms);
+    timer_start(gate->turn, aside_ms < STAND_ASIDE_MAX_MS ? aside_ms : STAND_ASIDE_MAX_MS);
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *context)

@@ -1,10 +1,11 @@
 /*
  * acceptor: which worker takes the next connection, and when none can.
  *
- * All workers listen on the same sockets. Left alone, one worker takes a whole burst (libs.md: max/mean 4.00 over
- * four). So a worker takes one connection at a time, and one that holds d more than the least loaded worker stands
- * aside min(d, 8) ms before each, once, then takes it anyway, because the others may be stopped. Cost per connection:
- * two changes of the epoll set and a scan of the scoreboard's slots.
+ * All workers listen on the same sockets. Left alone, one worker takes a whole burst (max/mean 4.00 over four). So a
+ * worker takes one connection at a time, and stands aside before each, once, 2 ms for every worker that holds fewer, at
+ * most 8; then it takes it anyway, because the others may be stopped. That goes by the number of workers and not by how
+ * much fewer they hold: a stopped one with none makes all others wait alike, and their order among themselves stays.
+ * Cost per connection: two changes of the epoll set and a scan of the scoreboard's slots.
  */
 #ifndef WORKER_ACCEPTOR_H
 #define WORKER_ACCEPTOR_H
@@ -29,8 +30,5 @@ void acceptor_stop(struct acceptor *acceptor);
 /* A connection was accepted; closed. */
 void acceptor_took(struct acceptor *acceptor);
 void acceptor_lost(struct acceptor *acceptor);
-
-/* How long a worker with `own` connections stands aside when the least loaded one has `least`; 0: not at all. */
-int acceptor_stand_aside_ms(unsigned own, unsigned least);
 
 #endif
