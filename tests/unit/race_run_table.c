@@ -5,6 +5,7 @@
 #include "common/run_table.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,12 @@
 #define READS       10000000
 #define TEXT_LENGTH 40
 
+#define READS_PER_VERSION 4
+
 static struct scoreboard *board;
 static unsigned slot_index;
 static atomic_bool over;
+static atomic_uint reads; /* begun; the writer goes on with every fourth, so that it does not only make readers wait */
 
 /* Every field of a version tells its number: a mixture shows. */
 static void write_version(struct run_entry *entry, unsigned version)
@@ -58,6 +62,7 @@ static void *read_all(void *context)
     int64_t last = -1;
 
     for (int i = 0; i < READS / READERS; i++) {
+        atomic_fetch_add_explicit(&reads, 1, memory_order_relaxed);
         if (run_table_read(board, slot_index, &copy) != RUN_READ_OK)
             continue;
         if (!is_whole(&copy) || copy.record.num_turns < last) /* nor does it go back */
@@ -72,8 +77,12 @@ static void *write_all(void *context)
 {
     unsigned version = 0;
 
-    while (!atomic_load(&over))
-        write_version(context, ++version);
+    while (!atomic_load(&over)) {
+        if (atomic_load_explicit(&reads, memory_order_relaxed) / READS_PER_VERSION >= version)
+            write_version(context, ++version);
+        else
+            sched_yield();
+    }
     printf("%u versions were written\n", version);
     return NULL;
 }
