@@ -300,8 +300,6 @@ void event_stream_put_line(struct event_stream *stream, const char *line, size_t
 {
     if (stream->ended)
         return;
-    if (length > 0 && line[length - 1] == '\r')
-        length--;
     metrics_add(METRIC_EVENTS, 1);
     put_lines(stream->pending, line, length);
     evbuffer_add(stream->pending, "\n", 1);

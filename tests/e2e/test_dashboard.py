@@ -181,10 +181,10 @@ async def test_a_run_is_shown_in_full(double, server, client, browser):
         await expect(dialog.locator("pre").first).to_have_text(prompt)
         await expect(dialog.get_by_role("definition").filter(has_text="ops")).to_be_visible()
         await expect(dialog.locator("details pre")).to_contain_text('"config_snapshot"')
-        assert page.url == f"{server.url}/#run={answer.run_id}"
+        await expect(page).to_have_url(f"{server.url}/#run={answer.run_id}")
         await page.keyboard.press("Escape")
         await expect(dialog).to_be_hidden()
-        assert page.url == f"{server.url}/"
+        await expect(page).to_have_url(f"{server.url}/")
         focused = await page.evaluate("document.activeElement.textContent")
         assert focused == answer.run_id
         await page.goto(f"{server.url}/#run=0123456789abcdef")

@@ -42,7 +42,7 @@ class Raw:
 
 def check_untouched(double, server, workers: set[int]) -> None:
     """Nothing reached the sandbox service and no worker died."""
-    assert not double.ledger.entries
+    assert not double.ledger.of_runs()
     assert server.workers() == workers
 
 
@@ -497,7 +497,7 @@ def test_a_body_that_was_answered_is_not_held(double, start_server):
     with RawConnection(server) as half:
         half.send(request[:-5])
     eventually(lambda: status_of(exchange(server, request)) == 422, 5, "the memory of a client that left")
-    assert not double.ledger.entries
+    assert not double.ledger.of_runs()
 
 
 # --- limits of the request head ---

@@ -160,13 +160,13 @@ async def test_a_young_sandbox_that_no_run_knows_is_not_touched_yet(double, star
 async def test_live_runs_are_not_touched_by_the_search(double, start_server, client):
     """However old they are: here the list that is asked for at the start comes only while they run."""
     server = start_server()
-    double.inject("find", "hold", gate="list", path="metadata=sandstorm_instance")
-    await double.until(lambda ledger: ledger.of_stage("find"), 5, "the search at the start")
+    double.inject("survey", "hold", gate="list")
+    await double.until(lambda ledger: ledger.of_stage("survey"), 5, "the search at the start")
     async with held_runs(double, server, 3) as ids:
         for sandbox in double.ledger.alive():
             double.ledger.note(sandbox, made_at=sandbox.made_at - LONG_AGO_SECONDS)
         double.release("list")
-        await double.until(lambda ledger: ledger.of_stage("find")[0].status, 5, "the list")
+        await double.until(lambda ledger: ledger.of_stage("survey")[0].status, 5, "the list")
         (await query(client, server, script())).check_complete(3)
         assert ids <= {sandbox.run_id for sandbox in double.ledger.alive()}
 

@@ -45,6 +45,7 @@ FRAMES = {
     "a scalar and an array": (b"1\n[]\n", b"data: 1\n\ndata: []\n\n"),
     "CR before LF is dropped": (b"a\r\n", b"data: a\n\n"),
     "only one CR is dropped": (b"a\r\r\n", b"data: a\ndata: \n\n"),
+    "CR at the end of an unterminated line": (b"a\r", b"data: a\ndata: \n\n"),
     "CR inside begins a line": (b"a\rb\n", b"data: a\ndata: b\n\n"),
     "CR first": (b"\rb\n", b"data: \ndata: b\n\n"),
     "blank lines are skipped": (b"\n  \n\t\na\n", b"data: a\n\n"),

@@ -1,7 +1,7 @@
 """Faults of the double: a rule says when, a table says what.
 
 A rule matches the n-th request of a stage, a run whose prompt holds a marker, or every request of the stage, as often
-as `times` allows. Stages: create, upload, install, start, stream, collect, read, kill, signal, probe, find. What a fault does is a
+as `times` allows. Stages: create, upload, install, start, stream, collect, read, kill, signal, probe, find (of a run), survey (of all). What a fault does is a
 function in BEFORE_ANSWER (any stage but stream) or IN_STREAM (stage stream, after `after` numbered events); a new fault
 is one function and one line in its table.
 """
@@ -17,7 +17,7 @@ from aiohttp import web
 
 ENVELOPE_LIMIT_BYTES = 16 * 2**20
 API_ANSWER_LIMIT_BYTES = 2**20
-API_STAGES = ("create", "kill", "find")
+API_STAGES = ("create", "kill", "find", "survey")
 
 
 @dataclass

@@ -151,6 +151,11 @@ class Ledger:
         with self.changed:
             return [e for e in self.entries if e.stage == stage and run_id in (None, e.run_id)]
 
+    def of_runs(self) -> list[Entry]:
+        """All requests but those that the server makes on its own."""
+        with self.changed:
+            return [entry for entry in self.entries if entry.stage not in ("survey", "api_health")]
+
     def of_run(self, run_id: str) -> list[Entry]:
         """All requests of one run in order of arrival."""
         with self.changed:

@@ -244,7 +244,7 @@ class E2BDouble:
         envd = "E2b-Sandbox-Id" in request.headers
         table = {
             ("POST", "/sandboxes", False): ("create", self._create),
-            ("GET", "/v2/sandboxes", False): ("find", self._find),
+            ("GET", "/v2/sandboxes", False): ("find" if self._names_a_run(request) else "survey", self._find),
             ("GET", "/health", False): ("api_health", self._api_health),
             ("GET", "/health", True): ("probe", self._probe),
             ("POST", "/files", True): ("upload", self._upload),
@@ -256,6 +256,11 @@ class E2BDouble:
         if not found and not envd and request.method == "DELETE" and request.path.startswith("/sandboxes/"):
             found = ("kill", self._kill)
         return found or ("unknown", self._unknown)
+
+    @staticmethod
+    def _names_a_run(request: web.Request) -> bool:
+        """A list of one run's sandboxes, not of all that the instance has."""
+        return "request_id" in (checks.list_metadata(request.query_string) or {"request_id": ""})
 
     def _sandbox_of(self, request: web.Request) -> Sandbox | None:
         """The sandbox a request names in its headers or, for DELETE, in its path."""
@@ -337,7 +342,7 @@ class E2BDouble:
         wanted = checks.list_metadata(request.query_string)
         if wanted is None:
             self._check(entry, ["the metadata filter does not decode"])
-            return error_answer("find", "", 400, "Error parsing metadata")
+            return error_answer(entry.stage, "", 400, "Error parsing metadata")
         found = [
             {"templateID": s.template, "sandboxID": s.id, "clientID": CLIENT_ID, "startedAt": rfc3339(s.made_at),
              "endAt": rfc3339(s.made_at + s.ttl), "envdVersion": ENVD_VERSION, "cpuCount": 2, "memoryMB": 512,
