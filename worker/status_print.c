@@ -3,6 +3,7 @@
  * clients are shown without control characters, and cut to the width of the terminal.
  */
 #include "common/run_table.h"
+#include "worker/number_text.h"
 #include "worker/run_record.h"
 #include "worker/status_report.h"
 #include "worker/worker.h"
@@ -69,7 +70,8 @@ static bool print_json(const struct scoreboard *scoreboard, json_t *report)
     json_t *live = json_array();
 
     if (live == NULL || json_object_set_new(report, "live", live) < 0 ||
-        !each_live_run(scoreboard, append_record, live) || json_dumpf(report, stdout, JSON_INDENT(2)) < 0)
+        !each_live_run(scoreboard, append_record, live) ||
+        json_dumpf(report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(NUMBER_TEXT_DIGITS)) < 0)
         return false;
     putchar('\n');
     return true;
