@@ -1,7 +1,7 @@
 #include "worker/agent_report.h"
 
 #include "worker/coerce.h"
-#include "worker/utf8.h"
+#include "worker/json_line.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,41 +58,6 @@ static bool worth_scanning(const char *line, size_t length)
 {
     return contains(line, length, "\"result\"") || contains(line, length, "\"error\"") ||
            contains(line, length, "\"init\"") || contains(line, length, "\\u00");
-}
-
-static bool is_text(struct json_text value, const char *text)
-{
-    json_t *string;
-    bool same;
-
-    if (value.start == NULL || json_text_type(value) != JSON_TEXT_STRING)
-        return false;
-    if (memchr(value.start, '\\', value.length) == NULL)
-        return value.length == strlen(text) + 2 && memcmp(value.start + 1, text, value.length - 2) == 0;
-    string = json_text_string(value);
-    same = string != NULL && json_string_length(string) == strlen(text) &&
-           memcmp(json_string_value(string), text, strlen(text)) == 0;
-    json_decref(string);
-    return same;
-}
-
-/* Of a repeated key the last wins. False: the line is no JSON object. */
-static bool find_members(const char *line, size_t length, struct json_text members[static MEMBER_COUNT])
-{
-    struct json_text root, key, value;
-    struct json_text_cursor cursor;
-
-    if (!utf8_is_valid(line, length) || json_text_check_output(line, length, &root) != JSON_TEXT_OK ||
-        json_text_type(root) != JSON_TEXT_OBJECT)
-        return false;
-    cursor = json_text_enter(root);
-    while (json_text_next_member(&cursor, &key, &value)) {
-        for (size_t i = 0; i < MEMBER_COUNT; i++) {
-            if (is_text(key, member_names[i]))
-                members[i] = value;
-        }
-    }
-    return true;
 }
 
 /* --- its members ----------------------------------------------------------------------------------------- */
@@ -164,19 +129,19 @@ static void read_error(struct agent_report *report, const struct json_text *memb
 
 enum agent_line agent_report_read(struct agent_report *report, const char *line, size_t length)
 {
-    struct json_text members[MEMBER_COUNT] = {0};
+    struct json_text members[MEMBER_COUNT];
 
-    if (!worth_scanning(line, length) || !find_members(line, length, members))
+    if (!worth_scanning(line, length) || !json_line_members(line, length, member_names, MEMBER_COUNT, members))
         return AGENT_LINE_PLAIN;
-    if (is_text(members[MEMBER_TYPE], "result")) {
+    if (json_line_is(members[MEMBER_TYPE], "result")) {
         read_result(report, members);
         return AGENT_LINE_TERMINAL;
     }
-    if (is_text(members[MEMBER_TYPE], "error")) {
+    if (json_line_is(members[MEMBER_TYPE], "error")) {
         read_error(report, members);
         return AGENT_LINE_TERMINAL;
     }
-    if (!is_text(members[MEMBER_TYPE], "system") || !is_text(members[MEMBER_SUBTYPE], "init"))
+    if (!json_line_is(members[MEMBER_TYPE], "system") || !json_line_is(members[MEMBER_SUBTYPE], "init"))
         return AGENT_LINE_PLAIN;
     take_name(members[MEMBER_MODEL], report->model);
     take_name(members[MEMBER_SESSION_ID], report->session_id);

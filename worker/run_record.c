@@ -1,7 +1,7 @@
 #include "worker/run_record.h"
 
 #include "common/log.h"
-#include "worker/json_text.h"
+#include "worker/json_line.h"
 #include "worker/number_text.h"
 #include "worker/run_error.h"
 #include "worker/stderr_text.h"
@@ -227,33 +227,13 @@ struct fields {
     struct json_text values[COLUMN_COUNT];
 };
 
-/* Is this string, as it is spelled, just the word? */
-static bool is_word(struct json_text string, const char *word)
-{
-    size_t length = strlen(word);
-
-    return json_text_type(string) == JSON_TEXT_STRING && string.length == length + 2 &&
-           memcmp(string.start + 1, word, length) == 0;
-}
-
-/* Of a key that comes twice the last counts. */
 static bool read_fields(const char *line, size_t length, struct fields *fields)
 {
-    struct json_text root, key, value;
-    struct json_text_cursor cursor;
+    const char *names[COLUMN_COUNT];
 
-    *fields = (struct fields){.values = {{.start = NULL}}};
-    if (!utf8_is_valid(line, length) || json_text_check_output(line, length, &root) != JSON_TEXT_OK ||
-        json_text_type(root) != JSON_TEXT_OBJECT)
-        return false;
-    cursor = json_text_enter(root);
-    while (json_text_next_member(&cursor, &key, &value)) {
-        for (size_t i = 0; i < COLUMN_COUNT; i++) {
-            if (is_word(key, columns[i].key))
-                fields->values[i] = value;
-        }
-    }
-    return true;
+    for (size_t i = 0; i < COLUMN_COUNT; i++)
+        names[i] = columns[i].key;
+    return json_line_members(line, length, names, COLUMN_COUNT, fields->values);
 }
 
 static const struct json_text *field_of(const struct fields *fields, const char *key)
@@ -292,7 +272,7 @@ static bool read_number(struct json_text value, double min, double max, double *
 static enum run_status read_status(struct json_text value)
 {
     for (unsigned i = 0; value.start != NULL && i < RUN_STATUS_COUNT; i++) {
-        if (is_word(value, run_status_name((enum run_status)i)))
+        if (json_line_is(value, run_status_name((enum run_status)i)))
             return (enum run_status)i;
     }
     return RUN_STATUS_ERROR;
@@ -311,7 +291,7 @@ bool run_record_summarise(const char *line, size_t length, struct run_record_sum
         return false;
     summary->started_us = read_time(*field_of(&fields, "started_at"));
     summary->is_running = read_status(*field_of(&fields, "status")) == RUN_STATUS_RUNNING;
-    summary->by_cancel = code.start != NULL && is_word(code, "cancelled");
+    summary->by_cancel = code.start != NULL && json_line_is(code, "cancelled");
     summary->is_ours = true;
     for (size_t i = 0; i < COLUMN_COUNT; i++)
         summary->is_ours = summary->is_ours && fields.values[i].start != NULL;
@@ -329,7 +309,7 @@ static struct json_text member(struct json_text object, const char *name)
         return found;
     cursor = json_text_enter(object);
     while (json_text_next_member(&cursor, &key, &value)) {
-        if (is_word(key, name))
+        if (json_line_is(key, name))
             found = value;
     }
     return found;
@@ -504,7 +484,7 @@ static bool read_value(const struct column *column, struct json_text value, stru
             record->prompt_truncated || (is_type(value, JSON_TEXT_BOOLEAN) && json_text_is_true(value));
         return true;
     case COLUMN_RUNTIME:
-        record->is_local = value.start != NULL && is_word(value, "local");
+        record->is_local = value.start != NULL && json_line_is(value, "local");
         return true;
     case COLUMN_ENDED:
         record->ended_us = read_time(value);
