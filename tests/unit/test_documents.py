@@ -17,6 +17,14 @@ def settings() -> list[str]:
     return [key.replace("-", "_") for key in keys]
 
 
+def help_defaults() -> dict[str, str]:
+    """The defaults that --help shows."""
+    text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
+    shown = re.findall(r"^  --([a-z-]+) .* \[([^]]*)\]$", text[text.index("Settings") :], re.MULTILINE)
+    assert len(shown) > 20
+    return {key.replace("-", "_"): value for key, value in shown}
+
+
 def test_the_settings_file_names_every_setting_once():
     text = (ROOT / "etc/sandstorm.conf").read_text()
     assert re.findall(r"^# ([a-z_]+) =", text, re.MULTILINE) == settings()
@@ -34,6 +42,51 @@ def test_the_defaults_in_the_settings_file_are_the_programs_own(tmp_path):
         return re.findall(r"^([a-z_]+ = .*?) +# ", text, re.MULTILINE)
 
     assert values("--config", str(given)) == values()
+
+
+def manual_entries() -> dict[str, str]:
+    """What sandstorm.conf(5) says of each setting, in its order."""
+    text = (ROOT / "man/sandstorm.conf.5").read_text()
+    text = text[text.index(".Sh SETTINGS") : text.index(".Sh FILES")]
+    found = re.findall(r"^\.It Ic ([a-z_]+) Ar .*\n((?:(?!\.It |\.El).*\n)*)", text, re.MULTILINE)
+    assert len(found) == len(dict(found)), "a setting is described twice"
+    return dict(found)
+
+
+def test_the_manual_describes_every_setting_with_its_default():
+    entries = manual_entries()
+    assert list(entries) == settings()
+    shown = {key: re.findall(r"^Default:\n\.Ql (.*) \.$", text, re.MULTILINE) for key, text in entries.items()}
+    assert {key: values[0] for key, values in shown.items() if values} == help_defaults()
+    assert all("Default:" in text for text in entries.values())
+
+
+def test_the_manual_says_what_a_reload_cannot_change():
+    table = (ROOT / "common/settings.c").read_text()
+    fixed = re.findall(r'^    \{"([a-z_]+)", TYPE_[A-Z]+, FIXED,', table, re.MULTILINE)
+    assert [key for key, text in manual_entries().items() if "Needs a restart." in text] == fixed
+    caveat = (ROOT / "man/sandstorm.8").read_text().split("A local runtime is started with the server")[1]
+    assert sorted(re.findall(r"^\.Ic ([a-z_]+)", caveat, re.MULTILINE)) == sorted(fixed)
+
+
+def test_the_manual_of_sandboxd_describes_every_option():
+    text = subprocess.run([PROGRAM.parent / "sandboxd", "--help"], capture_output=True, text=True, check=True).stdout
+    options = re.findall(r"^  --([a-z-]+)", text, re.MULTILINE)
+    manual = (ROOT / "man/sandboxd.8").read_text()
+    assert len(options) > 10
+    assert re.findall(r"^\.It Fl Fl ([a-z-]+)", manual, re.MULTILINE) == options
+    for option in options:
+        assert f"Fl Fl {option}" in manual[: manual.index(".Sh DESCRIPTION")], f"--{option} is not in the synopsis"
+
+
+def test_the_manuals_are_sound():
+    """Not a word of complaint. mandoc looks for what they refer to among the installed ones: ours need not be there."""
+    pages = sorted((ROOT / "man").iterdir())
+    lint = subprocess.run(["mandoc", "-T", "lint", *pages], capture_output=True, text=True, check=False)
+    known = "|".join(re.escape(f"{page.stem} {page.suffix[1:]}") for page in pages)
+    ignored = re.compile(rf"referenced manual not found: Xr ({known})( \(\d times\))?$|outdated mandoc\.db")
+    assert len(pages) == 4
+    assert [line for line in (lint.stdout + lint.stderr).splitlines() if not ignored.search(line)] == []
 
 
 def test_the_readme_names_every_setting_once():
