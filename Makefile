@@ -3,6 +3,7 @@
 #   make            build/sandstorm, build/sandboxd, build/sandbox-init, build/ds
 #   make demo       set up, build, start a server on the local runtime, run four agents at once
 #   make check      set up, build, run every test
+#   make install    put it below PREFIX=/usr/local, staged in DESTDIR= if given; make uninstall takes it away again
 #   make lint       layout, clang-tidy, cppcheck, layers
 #   make bench      what requests cost, against a yardstick of the same run
 #   make fuzz       libFuzzer on each parser, FUZZ_SECONDS=60 each; new inputs stay in build/fuzz/
@@ -31,7 +32,7 @@ PYTHON   ?= /usr/bin/python3
 PACKAGES_BUILD := gcc libc6-dev pkg-config libevent-dev libcurl4-openssl-dev libjansson-dev \
                   libssl-dev libseccomp-dev
 PACKAGES_RUN   := bubblewrap ca-certificates python3 git
-PACKAGES_CHECK := libcmocka-dev python3-venv valgrind procps chromium
+PACKAGES_CHECK := libcmocka-dev python3-venv valgrind procps chromium mandoc systemd
 PACKAGES_LINT  := clang clang-format clang-tidy cppcheck
 PACKAGES_FUZZ  := clang libclang-rt-14-dev
 PACKAGES_SAN   := $(if $(filter clang%,$(notdir $(CC))),clang libclang-rt-14-dev)
@@ -87,7 +88,7 @@ PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
          tests/bench/*.[ch] tests/fuzz/*.[ch]))
 
-.PHONY: all demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node
+.PHONY: all install uninstall demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -173,6 +174,67 @@ $(BUILD)/replay/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/repl
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,fuzz)
+
+# --- install ------------------------------------------------------------------------------------
+# The names are GNU's. What belongs to the system manager lies where its own files do: below the prefix.
+PREFIX        ?= /usr/local
+DESTDIR       ?=
+prefix        := $(PREFIX)
+bindir        ?= $(prefix)/bin
+libexecdir    ?= $(prefix)/libexec
+datadir       ?= $(prefix)/share
+mandir        ?= $(datadir)/man
+sysconfdir    ?= $(if $(filter /usr,$(prefix)),/etc,$(prefix)/etc)
+systemunitdir ?= $(prefix)/lib/systemd/system
+sysusersdir   ?= $(prefix)/lib/sysusers.d
+tmpfilesdir   ?= $(prefix)/lib/tmpfiles.d
+INSTALL       ?= install
+
+# Only files that are not there: an operator's settings stay.
+define install_setting
+test -e $(DESTDIR)$(sysconfdir)/sandstorm/$(1) || $(INSTALL) -m $(2) $(3) $(DESTDIR)$(sysconfdir)/sandstorm/$(1)
+endef
+
+# Fills in where things are: the unit, and the settings that an installed server has.
+$(BUILD)/install/sandstorm.service: systemd/sandstorm.service.in FORCE
+	@mkdir -p $(@D)
+	$(Q)sed -e 's|@bindir@|$(bindir)|g' -e 's|@libexecdir@|$(libexecdir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' $< >$@
+
+$(BUILD)/install/sandstorm.conf: etc/sandstorm.conf FORCE
+	@mkdir -p $(@D)
+	$(Q)sed -e 's|^# project_dir =$$|project_dir = $(sysconfdir)/sandstorm|' -e 's|^# runtime = auto$$|runtime = e2b|' \
+		-e 's|^# state_dir =$$|state_dir = /var/lib/sandstorm/state|' \
+		-e 's|^# template_dir =$$|template_dir = /var/lib/sandstorm/templates|' $< >$@
+
+FORCE:
+
+install: all $(BUILD)/install/sandstorm.service $(BUILD)/install/sandstorm.conf
+	$(Q)$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir)/sandstorm $(datadir)/sandstorm/agent \
+		$(datadir)/sandstorm/systemd $(mandir)/man1 $(mandir)/man5 $(mandir)/man8 $(sysconfdir)/sandstorm \
+		$(systemunitdir) $(sysusersdir) $(tmpfilesdir))
+	$(Q)$(INSTALL) $(BUILD)/sandstorm $(BUILD)/ds $(DESTDIR)$(bindir)
+	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/wait-for-workers $(DESTDIR)$(libexecdir)/sandstorm
+	$(Q)$(INSTALL) agent/prepare-template.sh $(DESTDIR)$(datadir)/sandstorm/agent
+	$(Q)$(INSTALL) -m 644 agent/runner.mjs agent/package.json agent/package-lock.json agent/.npmrc \
+		$(DESTDIR)$(datadir)/sandstorm/agent
+	$(Q)$(INSTALL) -m 644 systemd/local-runtime.conf $(DESTDIR)$(datadir)/sandstorm/systemd
+	$(Q)$(INSTALL) -m 644 man/ds.1 $(DESTDIR)$(mandir)/man1
+	$(Q)$(INSTALL) -m 644 man/sandstorm.conf.5 $(DESTDIR)$(mandir)/man5
+	$(Q)$(INSTALL) -m 644 man/sandstorm.8 man/sandboxd.8 $(DESTDIR)$(mandir)/man8
+	$(Q)$(INSTALL) -m 644 $(BUILD)/install/sandstorm.service $(DESTDIR)$(systemunitdir)
+	$(Q)$(INSTALL) -m 644 systemd/sandstorm.sysusers $(DESTDIR)$(sysusersdir)/sandstorm.conf
+	$(Q)$(INSTALL) -m 644 systemd/sandstorm.tmpfiles $(DESTDIR)$(tmpfilesdir)/sandstorm.conf
+	$(Q)$(call install_setting,sandstorm.conf,644,$(BUILD)/install/sandstorm.conf)
+	$(Q)$(call install_setting,sandstorm.env,640,etc/sandstorm.env)
+	$(Q)$(call install_setting,sandstorm.json,644,etc/sandstorm.json)
+	$(Q)test -e $(DESTDIR)$(sysconfdir)/sandstorm/.env || ln -s sandstorm.env $(DESTDIR)$(sysconfdir)/sandstorm/.env
+
+# Settings and state stay: they are the operator's.
+uninstall:
+	$(Q)rm -f $(addprefix $(DESTDIR),$(bindir)/sandstorm $(bindir)/ds $(mandir)/man1/ds.1 $(mandir)/man5/sandstorm.conf.5 \
+		$(mandir)/man8/sandstorm.8 $(mandir)/man8/sandboxd.8 $(systemunitdir)/sandstorm.service \
+		$(sysusersdir)/sandstorm.conf $(tmpfilesdir)/sandstorm.conf)
+	$(Q)rm -rf $(DESTDIR)$(libexecdir)/sandstorm $(DESTDIR)$(datadir)/sandstorm
 
 # --- demo ---------------------------------------------------------------------------------------
 # The template of the local runtime: what package-lock.json pins, prepared once, shared read-only by all sandboxes.

@@ -603,7 +603,7 @@ static char *path_near_program(const char *const *candidates)
 
 static const char *const runner_places[] = {"../agent/runner.mjs", "../../agent/runner.mjs",
                                             "../share/sandstorm/agent/runner.mjs", NULL};
-static const char *const sandboxd_places[] = {"sandboxd", NULL};
+static const char *const sandboxd_places[] = {"sandboxd", "../libexec/sandstorm/sandboxd", NULL};
 static const char *const template_places[] = {"templates", "../templates", "../share/sandstorm/templates",
                                               "/var/lib/sandstorm/templates", NULL};
 
