@@ -4,6 +4,8 @@
 #   make demo       set up, build, start a server on the local runtime, run four agents at once
 #   make check      set up, build, run every test
 #   make install    put it below PREFIX=/usr/local, staged in DESTDIR= if given; make uninstall takes it away again
+#   make deb        build/deb/sandstorm_VERSION_ARCH.deb for Debian 12
+#   make check-deb  look at the package: lintian, contents, dependencies
 #   make lint       layout, clang-tidy, cppcheck, layers
 #   make bench      what requests cost, against a yardstick of the same run
 #   make fuzz       libFuzzer on each parser, FUZZ_SECONDS=60 each; new inputs stay in build/fuzz/
@@ -33,6 +35,7 @@ PACKAGES_BUILD := gcc libc6-dev pkg-config libevent-dev libcurl4-openssl-dev lib
                   libssl-dev libseccomp-dev
 PACKAGES_RUN   := bubblewrap ca-certificates python3 git
 PACKAGES_CHECK := libcmocka-dev python3-venv valgrind procps chromium mandoc systemd
+PACKAGES_DEB   := debhelper lintian
 PACKAGES_LINT  := clang clang-format clang-tidy cppcheck
 PACKAGES_FUZZ  := clang libclang-rt-14-dev
 PACKAGES_SAN   := $(if $(filter clang%,$(notdir $(CC))),clang libclang-rt-14-dev)
@@ -88,7 +91,7 @@ PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
          tests/bench/*.[ch] tests/fuzz/*.[ch]))
 
-.PHONY: all install uninstall demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node
+.PHONY: all install uninstall deb check-deb demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -190,25 +193,24 @@ sysusersdir   ?= $(prefix)/lib/sysusers.d
 tmpfilesdir   ?= $(prefix)/lib/tmpfiles.d
 INSTALL       ?= install
 
-# Only files that are not there: an operator's settings stay.
-define install_setting
-test -e $(DESTDIR)$(sysconfdir)/sandstorm/$(1) || $(INSTALL) -m $(2) $(3) $(DESTDIR)$(sysconfdir)/sandstorm/$(1)
+# install_filled SOURCE,PATH: with the places where things are filled in.
+define install_filled
+sed -e 's|@bindir@|$(bindir)|g' -e 's|@libexecdir@|$(libexecdir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' $(1) \
+	>$(DESTDIR)$(2) && chmod 644 $(DESTDIR)$(2)
 endef
 
-# Fills in where things are: the unit, and the settings that an installed server has.
-$(BUILD)/install/sandstorm.service: systemd/sandstorm.service.in FORCE
-	@mkdir -p $(@D)
-	$(Q)sed -e 's|@bindir@|$(bindir)|g' -e 's|@libexecdir@|$(libexecdir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' $< >$@
+# install_setting FILE,MODE,SED SCRIPT: only what is not there; an operator's settings stay.
+define install_setting
+test -e $(DESTDIR)$(sysconfdir)/sandstorm/$(1) || { sed -e '$(3)' etc/$(1) >$(DESTDIR)$(sysconfdir)/sandstorm/$(1) && \
+	chmod $(2) $(DESTDIR)$(sysconfdir)/sandstorm/$(1); }
+endef
 
-$(BUILD)/install/sandstorm.conf: etc/sandstorm.conf FORCE
-	@mkdir -p $(@D)
-	$(Q)sed -e 's|^# project_dir =$$|project_dir = $(sysconfdir)/sandstorm|' -e 's|^# runtime = auto$$|runtime = e2b|' \
-		-e 's|^# state_dir =$$|state_dir = /var/lib/sandstorm/state|' \
-		-e 's|^# template_dir =$$|template_dir = /var/lib/sandstorm/templates|' $< >$@
+# The settings that an installed server has: where its files are, and the runtime that needs nothing else here.
+INSTALLED_SETTINGS := s|^\# project_dir =$$|project_dir = $(sysconfdir)/sandstorm|; \
+	s|^\# state_dir =$$|state_dir = /var/lib/sandstorm/state|; \
+	s|^\# template_dir =$$|template_dir = /var/lib/sandstorm/templates|; s|^\# runtime = auto$$|runtime = e2b|
 
-FORCE:
-
-install: all $(BUILD)/install/sandstorm.service $(BUILD)/install/sandstorm.conf
+install: all
 	$(Q)$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir)/sandstorm $(datadir)/sandstorm/agent \
 		$(datadir)/sandstorm/systemd $(mandir)/man1 $(mandir)/man5 $(mandir)/man8 $(sysconfdir)/sandstorm \
 		$(systemunitdir) $(sysusersdir) $(tmpfilesdir))
@@ -221,12 +223,12 @@ install: all $(BUILD)/install/sandstorm.service $(BUILD)/install/sandstorm.conf
 	$(Q)$(INSTALL) -m 644 man/ds.1 $(DESTDIR)$(mandir)/man1
 	$(Q)$(INSTALL) -m 644 man/sandstorm.conf.5 $(DESTDIR)$(mandir)/man5
 	$(Q)$(INSTALL) -m 644 man/sandstorm.8 man/sandboxd.8 $(DESTDIR)$(mandir)/man8
-	$(Q)$(INSTALL) -m 644 $(BUILD)/install/sandstorm.service $(DESTDIR)$(systemunitdir)
+	$(Q)$(call install_filled,systemd/sandstorm.service.in,$(systemunitdir)/sandstorm.service)
 	$(Q)$(INSTALL) -m 644 systemd/sandstorm.sysusers $(DESTDIR)$(sysusersdir)/sandstorm.conf
-	$(Q)$(INSTALL) -m 644 systemd/sandstorm.tmpfiles $(DESTDIR)$(tmpfilesdir)/sandstorm.conf
-	$(Q)$(call install_setting,sandstorm.conf,644,$(BUILD)/install/sandstorm.conf)
-	$(Q)$(call install_setting,sandstorm.env,640,etc/sandstorm.env)
-	$(Q)$(call install_setting,sandstorm.json,644,etc/sandstorm.json)
+	$(Q)$(call install_filled,systemd/sandstorm.tmpfiles.in,$(tmpfilesdir)/sandstorm.conf)
+	$(Q)$(call install_setting,sandstorm.conf,644,$(INSTALLED_SETTINGS))
+	$(Q)$(call install_setting,sandstorm.env,640)
+	$(Q)$(call install_setting,sandstorm.json,644)
 	$(Q)test -e $(DESTDIR)$(sysconfdir)/sandstorm/.env || ln -s sandstorm.env $(DESTDIR)$(sysconfdir)/sandstorm/.env
 
 # Settings and state stay: they are the operator's.
@@ -235,6 +237,20 @@ uninstall:
 		$(mandir)/man8/sandstorm.8 $(mandir)/man8/sandboxd.8 $(systemunitdir)/sandstorm.service \
 		$(sysusersdir)/sandstorm.conf $(tmpfilesdir)/sandstorm.conf)
 	$(Q)rm -rf $(DESTDIR)$(libexecdir)/sandstorm $(DESTDIR)$(datadir)/sandstorm
+
+# --- package ------------------------------------------------------------------------------------
+# Built in a copy, so that debhelper's traces stay out of here.
+DEB_SOURCES := Makefile README.md LICENSE agent cli common debian etc man master sandboxd systemd worker
+DEB_TREE    := $(ROOT)/deb/sandstorm-$(VERSION)
+
+deb: $(ROOT)/.deps-build
+	$(call install_packages,$(PACKAGES_DEB))
+	$(Q)rm -rf $(ROOT)/deb && mkdir -p $(DEB_TREE) && cp -a $(DEB_SOURCES) $(DEB_TREE)
+	$(Q)cd $(DEB_TREE) && dpkg-buildpackage -b -us -uc >../build.log 2>&1 || { tail -n 40 ../build.log; exit 1; }
+	@ls $(ROOT)/deb/*.deb
+
+check-deb: deb venv
+	$(Q)$(VENV)/bin/python -m pytest tests/package/test_deb.py $(PYTEST_ARGS)
 
 # --- demo ---------------------------------------------------------------------------------------
 # The template of the local runtime: what package-lock.json pins, prepared once, shared read-only by all sandboxes.
@@ -268,11 +284,11 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 	$(Q)$(CC) $(CSTD) $(LDFLAGS_ALL) -o $@ tests/unit/layer_worker_main.c -Wl,--whole-archive $(BUILD)/libmaster.a \
 		$(BUILD)/libcommon.a -Wl,--no-whole-archive
 
-# pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
+# Packages have their own targets: check-deb. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 check: all venv template
 	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(RACES) $(BUILD)/layers-ok
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
-	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
+	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package $(PYTEST_ARGS)
 
 # --- bench --------------------------------------------------------------------------------------
 bench: all
