@@ -15,6 +15,8 @@ static struct {
     char process_name[32];
     enum log_level level;
     bool journal;
+    char *copy; /* where the next error is also written; NULL: nowhere */
+    size_t copy_size;
 } logger = {.process_name = "sandstorm", .level = LOG_LEVEL_INFO, .journal = false};
 
 static const struct {
@@ -47,6 +49,14 @@ bool log_level_parse(const char *name, enum log_level *level)
         }
     }
     return false;
+}
+
+void log_copy_error(char *out, size_t size)
+{
+    logger.copy = out;
+    logger.copy_size = size;
+    if (out != NULL)
+        *out = '\0';
 }
 
 static const char *level_name(enum log_level level)
@@ -85,11 +95,17 @@ static void __attribute__((format(printf, 2, 0))) put_line(enum log_level level,
 {
     char line[LINE_MAX_BYTES];
     int saved_errno = errno;
-    size_t used = put_prefix(line, sizeof line - 1, level);
+    size_t prefix = put_prefix(line, sizeof line - 1, level);
+    size_t used = prefix;
     int n = vsnprintf(line + used, sizeof line - 1 - used, format, args);
 
     if (n > 0)
         used += (size_t)n < sizeof line - 1 - used ? (size_t)n : sizeof line - 2 - used;
+    line[used] = '\0';
+    if (level == LOG_LEVEL_ERROR && logger.copy != NULL) {
+        snprintf(logger.copy, logger.copy_size, "%s", line + prefix);
+        logger.copy = NULL;
+    }
     line[used++] = '\n';
     if (write(STDERR_FILENO, line, used) < 0) {
         /* nowhere to say it */

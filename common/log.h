@@ -31,6 +31,12 @@ void log_set_level(enum log_level level);
 /* false when the name is none of error, warn, info, debug. */
 bool log_level_parse(const char *name, enum log_level *level);
 
+/*
+ * The first error that is logged from now on is also written to out, without its prefix; NULL ends that. For whoever
+ * has to tell the reason of a failure elsewhere too.
+ */
+void log_copy_error(char *out, size_t size);
+
 /* errno is kept across these calls. */
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));

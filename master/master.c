@@ -8,6 +8,7 @@
 #include "master/master_state.h"
 #include "master/notify.h"
 #include "master/preflight.h"
+#include "master/reload.h"
 #include "master/runtime.h"
 #include "master/workers.h"
 
@@ -22,8 +23,7 @@
 /* The loop looks at heartbeats at least this often. */
 #define TICK_MS 1000
 /* A loop that comes back later than this was itself stopped (a terminal's ^Z, a frozen machine). */
-#define AWAY_MS          5000
-#define STATUS_MAX_BYTES 256
+#define AWAY_MS 5000
 
 static const struct settings *start_settings(const struct master *master)
 {
@@ -37,28 +37,17 @@ static const struct environment *start_environment(const struct master *master)
 
 /* --- what the operator sees --------------------------------------------------------------------- */
 
-/* The bound addresses, separated by spaces. */
-static void name_addresses(const struct master *master, char *out, size_t size)
+static struct announced announced(const struct master *master)
 {
-    size_t used = 0;
-
-    *out = '\0';
-    for (size_t i = 0; i < master->listeners.count && used < size; i++) {
-        char name[LISTEN_NAME_MAX_BYTES];
-
-        used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? " " : "",
-                                 listen_name(master->listeners.fds[i], name));
-    }
+    return (struct announced){
+        .scoreboard = master->scoreboard, .workers = master->workers, .listeners = &master->listeners};
 }
 
-static void tell_ready(const struct master *master)
+void master_tell_ready(struct master *master)
 {
-    char addresses[STATUS_MAX_BYTES / 2], status[STATUS_MAX_BYTES];
+    const struct announced of = announced(master);
 
-    name_addresses(master, addresses, sizeof addresses);
-    snprintf(status, sizeof status, "%u workers serve on %s", generation_wanted(master->current), addresses);
-    log_info("%s", status);
-    notify_ready(status);
+    announce_ready(&master->announcement, &of);
 }
 
 static bool wants_telemetry(const struct environment *environment)
@@ -77,9 +66,9 @@ static bool wants_telemetry(const struct environment *environment)
 static void log_start(const struct master *master)
 {
     const struct settings *s = start_settings(master);
-    char addresses[STATUS_MAX_BYTES];
+    char addresses[ANNOUNCE_TEXT_MAX_BYTES];
 
-    name_addresses(master, addresses, sizeof addresses);
+    announce_addresses(&master->listeners, addresses, sizeof addresses);
     log_info("sandstorm %s, pid %d, listens on %s", SANDSTORM_VERSION, (int)getpid(), addresses);
     log_info("%" PRId64 " workers, max_runs %" PRId64 ", runtime %s, instance %s", s->workers, s->max_runs,
              preflight_wants_local_runtime(s, start_environment(master), master->store) ? "local" : "e2b",
@@ -122,8 +111,7 @@ static bool is_over(const struct master *master)
 
 /* --- generations -------------------------------------------------------------------------------- */
 
-/* A generation for a load and a store, which it takes over; NULL without memory, both freed. */
-static struct generation *make_generation(struct master *master, struct settings_load *load,
+struct generation *master_make_generation(struct master *master, struct settings_load *load,
                                           struct project_store *store)
 {
     const struct worker_plan plan = {
@@ -174,109 +162,6 @@ static void on_buried(struct worker *worker, bool finished_job, void *owner)
         generation_buried(generation, worker, finished_job, monotonic_ms());
 }
 
-/* --- reload ------------------------------------------------------------------------------------- */
-
-static void log_lines(const char *text)
-{
-    while (*text != '\0') {
-        size_t length = strcspn(text, "\n");
-
-        log_error("%.*s", (int)length, text);
-        text += length + (text[length] == '\n');
-    }
-}
-
-/* Nobody opens a server to everybody by a slip in a file. */
-static bool turns_auth_off(const struct master *master, const struct settings_load *load)
-{
-    return *master->current->plan.settings->api_key != '\0' && *settings_load_values(load)->api_key == '\0';
-}
-
-/* A local runtime is started with the server, not by a reload. */
-static bool has_runtime_for(const struct master *master, const struct settings_load *load,
-                            const struct project_store *store)
-{
-    const struct worker_plan *plan = &master->current->plan;
-
-    if (master->runtime != NULL ||
-        !preflight_wants_local_runtime(settings_load_values(load), settings_load_environment(load), store) ||
-        preflight_wants_local_runtime(plan->settings, plan->environment, plan->project_store))
-        return true;
-    log_error("the configuration now wants the local runtime, which needs a restart");
-    return false;
-}
-
-/* True when the new settings may take the place of the old; else the reason is in the log. */
-static bool may_reload(const struct master *master, const struct settings_load *load, struct project_store *store)
-{
-    const char *errors, *key = NULL;
-    bool usage;
-
-    errors = settings_load_errors(load, &usage);
-    if (*errors != '\0') {
-        log_lines(errors);
-        return false;
-    }
-    if (!settings_reload_allowed(master->current->load, load, master->runtime != NULL, &key)) {
-        log_error("setting %s changed, and needs a restart", key);
-        return false;
-    }
-    if (turns_auth_off(master, load)) {
-        log_error("SANDSTORM_API_KEY is gone: serving every client needs a restart");
-        return false;
-    }
-    return preflight_check(settings_load_values(load)) && preflight_check_project(settings_load_values(load), store) &&
-           has_runtime_for(master, load, store);
-}
-
-/* Reads everything again and starts a new generation beside the old one; changes nothing when anything is wrong. */
-static void begin_reload(struct master *master)
-{
-    struct settings_load *load = settings_load(master->argc, master->argv, master->current->load);
-    struct project_store *store = project_store_new();
-
-    master->reload_wanted = false;
-    log_info("reloading");
-    notify_reloading();
-    if (load != NULL && store != NULL && may_reload(master, load, store)) {
-        master->next = make_generation(master, load, store);
-        if (master->next != NULL)
-            return;
-        load = NULL;
-        store = NULL;
-    }
-    settings_load_free(load);
-    project_store_free(store);
-    log_error("reload refused: the server goes on unchanged");
-    tell_ready(master);
-}
-
-/* A worker of the new generation died before it was ready. Those that began to serve end in peace. */
-static void abort_reload(struct master *master)
-{
-    log_error("reload failed: the new workers do not start; the old ones go on");
-    generation_retire(master->next, master->workers);
-    generation_free(master->next);
-    master->next = NULL;
-    tell_ready(master);
-}
-
-/* The new generation serves: the old one drains. */
-static void finish_reload(struct master *master)
-{
-    struct generation *old = master->current;
-
-    master->current = master->next;
-    master->next = NULL;
-    log_set_level((enum log_level)master->current->plan.settings->log_level);
-    if (master->runtime != NULL)
-        runtime_use_settings(master->runtime, master->current->plan.settings);
-    log_info("generation %u serves, generation %u drains", master->current->plan.generation, old->plan.generation);
-    generation_retire(old, master->workers);
-    generation_free(old);
-    tell_ready(master);
-}
-
 /* --- one step of each phase --------------------------------------------------------------------- */
 
 /* Forks the first workers, with or without a local runtime to name to them. */
@@ -285,7 +170,7 @@ static void begin_generation(struct master *master)
     if (master->runtime == NULL &&
         preflight_wants_local_runtime(start_settings(master), start_environment(master), master->store))
         log_warn("no local runtime and no E2B_API_KEY: only requests that bring their own E2B key can be served");
-    master->current = make_generation(master, master->load, master->store);
+    master->current = master_make_generation(master, master->load, master->store);
     master->load = NULL;
     master->store = NULL;
     if (master->current != NULL)
@@ -319,22 +204,14 @@ static void advance_starting(struct master *master, int64_t now_ms)
         give_up(master);
     } else if (master->current->state == GENERATION_SERVING) {
         master->phase = MASTER_SERVING;
-        tell_ready(master);
+        master_tell_ready(master);
     }
 }
 
 static void advance_serving(struct master *master, int64_t now_ms)
 {
-    if (master->reload_wanted && master->next == NULL)
-        begin_reload(master);
     generation_fill(master->current, master->workers, now_ms);
-    if (master->next == NULL)
-        return;
-    generation_fill(master->next, master->workers, now_ms);
-    if (master->next->state == GENERATION_FAILED)
-        abort_reload(master);
-    else if (master->next->state == GENERATION_SERVING)
-        finish_reload(master);
+    reload_advance(master, now_ms);
 }
 
 /* The runtime is stopped last: workers delete their sandboxes through it. */
@@ -408,8 +285,12 @@ static void tick(struct master *master, int64_t now_ms)
     if (master->runtime != NULL)
         runtime_tick(master->runtime, now_ms);
     workers_tick(master->workers, now_ms, master->awake_ms);
-    if (master->phase == MASTER_SERVING)
+    if (master->phase == MASTER_SERVING) {
+        const struct announced of = announced(master);
+
         run_history_tick(&master->history, now_ms);
+        announce_status(&master->announcement, &of, now_ms);
+    }
     if (interval_ms > 0 && now_ms >= master->watchdog_ms) {
         notify_watchdog();
         master->watchdog_ms = now_ms + interval_ms;

@@ -29,7 +29,9 @@ static void on_hup(struct master *master, int number)
     (void)number;
     if (master->phase == MASTER_STOPPING)
         log_info("SIGHUP ignored: the server stops");
-    else
+    else if (master->phase != MASTER_SERVING || master->reload_wanted || master->next != NULL)
+        log_info("SIGHUP: a reload follows what is under way");
+    if (master->phase != MASTER_STOPPING)
         master->reload_wanted = true;
 }
 

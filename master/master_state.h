@@ -7,6 +7,7 @@
 #include "common/project_store.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
+#include "master/announce.h"
 #include "master/generation.h"
 #include "master/listen.h"
 #include "master/run_history.h"
@@ -41,12 +42,14 @@ struct master {
     struct generation *next;    /* of a reload that is under way */
     unsigned generations;       /* how many there were */
     bool reload_wanted;         /* a HUP that is still to be obeyed */
+    bool reload_waits;          /* it was told that there is no room for another generation */
     int64_t loop_ms;            /* when the loop last went round */
     int64_t awake_ms;           /* since when the loop goes round without a gap */
     int64_t watchdog_ms;        /* when the service manager is to hear of us next */
     struct state_dir state_dir;
     struct run_history history;
     char *instance;
+    struct announcement announcement;
 };
 
 /*
@@ -54,5 +57,12 @@ struct master {
  * close their sockets too: a new client is refused at once instead of waiting in a queue that nobody serves.
  */
 void master_stop(struct master *master, enum child_event how);
+
+/* Logs, and tells the service manager, that the service is up and how it is. */
+void master_tell_ready(struct master *master);
+
+/* A generation for a load and a store, which it takes over; NULL after a log line, both freed. */
+struct generation *master_make_generation(struct master *master, struct settings_load *load,
+                                          struct project_store *store) __attribute__((warn_unused_result));
 
 #endif

@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define MESSAGE_MAX_BYTES 512
+#define MESSAGE_MAX_BYTES 640
 
 /* The address of $NOTIFY_SOCKET; its length, 0 when there is none that could be reached. */
 static socklen_t notify_address(struct sockaddr_un *address)
@@ -68,6 +68,14 @@ void notify_stopping(const char *status)
     char message[MESSAGE_MAX_BYTES];
 
     snprintf(message, sizeof message, "STOPPING=1\nSTATUS=%s", status);
+    notify_send(message);
+}
+
+void notify_status(const char *status)
+{
+    char message[MESSAGE_MAX_BYTES];
+
+    snprintf(message, sizeof message, "STATUS=%s", status);
     notify_send(message);
 }
 

@@ -13,6 +13,8 @@ void notify_ready(const char *status);
 /* Carries MONOTONIC_USEC, which a notify-reload unit waits for; notify_ready() ends it. */
 void notify_reloading(void);
 void notify_stopping(const char *status);
+/* The status alone. */
+void notify_status(const char *status);
 void notify_watchdog(void);
 
 /* How often notify_watchdog() is due: half of what the service manager asked of this process; 0 when it did not. */

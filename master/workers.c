@@ -382,3 +382,34 @@ size_t workers_count(const struct workers *workers)
 {
     return workers->count;
 }
+
+size_t workers_count_in(struct workers *workers, enum child_state state)
+{
+    size_t cursor = 0, count = 0;
+
+    for (const struct worker *w; (w = workers_next(workers, &cursor)) != NULL;)
+        count += w->state == state;
+    return count;
+}
+
+/* Is there a worker of its generation before it in the table? */
+static bool is_counted(struct workers *workers, const struct worker *worker)
+{
+    size_t cursor = 0;
+
+    for (const struct worker *w; (w = workers_next(workers, &cursor)) != worker;) {
+        if (w->generation == worker->generation)
+            return true;
+    }
+    return false;
+}
+
+unsigned workers_other_generations(struct workers *workers, unsigned generation)
+{
+    size_t cursor = 0;
+    unsigned count = 0;
+
+    for (const struct worker *w; (w = workers_next(workers, &cursor)) != NULL;)
+        count += w->generation != generation && !is_counted(workers, w);
+    return count;
+}

@@ -68,6 +68,10 @@ struct worker *workers_spawn(struct workers *workers, const struct worker_plan *
 /* The next worker at or after *cursor (start at 0); NULL at the end. Entries may be freed between calls. */
 struct worker *workers_next(struct workers *workers, size_t *cursor);
 size_t workers_count(const struct workers *workers);
+/* How many are in a state. */
+size_t workers_count_in(struct workers *workers, enum child_state state);
+/* How many generations other than this one still have workers. */
+unsigned workers_other_generations(struct workers *workers, unsigned generation);
 
 /* Something happened to a worker, or the master wants something of it. */
 void workers_event(struct workers *workers, struct worker *worker, enum child_event event);
