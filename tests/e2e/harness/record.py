@@ -1,9 +1,11 @@
-"""The final record of a run. Read from the server's log: one line per run end."""
+"""The final record of a run: what GET /runs/{id} shows, and the one line of the log that tells of its end."""
 
 import re
 from dataclasses import dataclass
 
-from .waiting import eventually_async
+import httpx
+
+from .waiting import deadline, eventually_async
 
 RECORD_SECONDS = 10
 
@@ -18,8 +20,15 @@ class Record:
 
 
 async def final_record(server, run_id: str) -> Record:
-    """Waits for the run's record; AssertionError when there is none, or more than one."""
-    line = re.compile(rf"run {run_id} ended outcome=(\S+) code=(\S+) sandbox=(\S+)")
-    found = await eventually_async(lambda: line.findall(server.stderr), RECORD_SECONDS, f"the record of run {run_id}")
-    assert len(found) == 1, f"run {run_id} ended {len(found)} times: {found}"
-    return Record(*(None if value == "-" else value for value in found[0]))
+    """Waits for the run's record, which must be the one that the log tells of, once."""
+    async with httpx.AsyncClient(timeout=deadline(5), trust_env=False) as client:
+
+        async def ended() -> dict | None:
+            found = (await client.get(f"{server.url}/runs/{run_id}")).json()
+            return found if found["status"] != "running" else None
+
+        found = await eventually_async(ended, RECORD_SECONDS, f"the end of run {run_id}")
+    record = Record(found["status"], found["error_code"], found["sandbox_id"])
+    told = re.findall(rf"run {run_id} ended outcome=(\S+) code=(\S+) sandbox=(\S+)", server.stderr)
+    assert [Record(*(None if value == "-" else value for value in values)) for values in told] == [record]
+    return record

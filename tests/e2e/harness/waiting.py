@@ -28,5 +28,12 @@ def eventually(condition: Callable[[], object], seconds: float, what: str) -> ob
 
 
 async def eventually_async(condition: Callable[[], object], seconds: float, what: str) -> object:
-    """eventually() for tests whose clients live in the same loop."""
-    return await asyncio.to_thread(eventually, condition, seconds, what)
+    """eventually() for tests whose clients live in the same loop; the condition may be a coroutine function."""
+    if not asyncio.iscoroutinefunction(condition):
+        return await asyncio.to_thread(eventually, condition, seconds, what)
+    end = time.monotonic() + deadline(seconds)
+    while not (value := await condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {deadline(seconds):g} s for {what}")
+        await asyncio.sleep(POLL_SECONDS)
+    return value
