@@ -85,28 +85,41 @@ void scoreboard_free(struct scoreboard *scoreboard)
         munmap(scoreboard, scoreboard->bytes);
 }
 
+/* A free slot becomes that of a new worker. */
+static void begin_slot(struct scoreboard *scoreboard, int index, unsigned generation)
+{
+    struct worker_slot *slot = &scoreboard->slots[index];
+
+    atomic_store(&slot->generation, generation);
+    atomic_store(&slot->live_runs, 0);
+    atomic_store(&slot->connections, 0);
+    atomic_store(&slot->failed_kills, 0);
+    atomic_store(&slot->history_fails, false);
+    atomic_store(&slot->ended_runs, 0);
+    atomic_store(&slot->heartbeat_ms, monotonic_ms());
+    atomic_store(&slot->serial,
+                 (atomic_fetch_add(&scoreboard->serials, 1) + 1) * SCOREBOARD_SLOTS_MAX + (unsigned)index);
+    if (atomic_load(&scoreboard->slots_end) <= (unsigned)index)
+        atomic_store(&scoreboard->slots_end, (unsigned)index + 1);
+}
+
 int scoreboard_take_slot(struct scoreboard *scoreboard, unsigned generation)
 {
     for (int i = 0; i < SCOREBOARD_SLOTS_MAX; i++) {
-        struct worker_slot *slot = &scoreboard->slots[i];
-
-        if (atomic_load(&slot->state) != WORKER_FREE)
+        if (atomic_load(&scoreboard->slots[i].state) != WORKER_FREE)
             continue;
-        atomic_store(&slot->generation, generation);
-        atomic_store(&slot->live_runs, 0);
-        atomic_store(&slot->connections, 0);
-        atomic_store(&slot->failed_kills, 0);
-        atomic_store(&slot->history_fails, false);
-        atomic_store(&slot->ended_runs, 0);
-        atomic_store(&slot->heartbeat_ms, monotonic_ms());
-        atomic_store(&slot->serial,
-                     (atomic_fetch_add(&scoreboard->serials, 1) + 1) * SCOREBOARD_SLOTS_MAX + (unsigned)i);
-        if (atomic_load(&scoreboard->slots_end) <= (unsigned)i)
-            atomic_store(&scoreboard->slots_end, (unsigned)i + 1);
-        atomic_store(&slot->state, WORKER_STARTING);
+        begin_slot(scoreboard, i, generation);
+        atomic_store(&scoreboard->slots[i].state, WORKER_STARTING);
         return i;
     }
     return -1;
+}
+
+void scoreboard_hold_slot(struct scoreboard *scoreboard, int slot, unsigned generation, pid_t pid)
+{
+    begin_slot(scoreboard, slot, generation);
+    atomic_store(&scoreboard->slots[slot].pid, (int)pid);
+    atomic_store(&scoreboard->slots[slot].state, WORKER_DRAINING);
 }
 
 unsigned scoreboard_release_slot(struct scoreboard *scoreboard, int slot)

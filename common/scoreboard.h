@@ -87,6 +87,11 @@ void scoreboard_free(struct scoreboard *scoreboard);
 
 /* Takes a free slot for a worker about to be forked; -1 when all are taken. Master only. */
 int scoreboard_take_slot(struct scoreboard *scoreboard, unsigned generation) __attribute__((warn_unused_result));
+/*
+ * Takes this slot for a worker that lives, but knows only another scoreboard: it shows as draining, without runs.
+ * Master only.
+ */
+void scoreboard_hold_slot(struct scoreboard *scoreboard, int slot, unsigned generation, pid_t pid);
 /* Gives back a dead worker's slot and the runs it held. Master only. Returns how many runs it held. */
 unsigned scoreboard_release_slot(struct scoreboard *scoreboard, int slot);
 

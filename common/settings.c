@@ -964,6 +964,26 @@ bool settings_reload_allowed(const struct settings_load *old_load, const struct 
     return true;
 }
 
+char *settings_fixed_text(const struct settings_load *load)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+
+    if (out == NULL)
+        return NULL;
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        char room[64];
+
+        if (table[i].reload == FIXED)
+            fprintf(out, "%s=%s\n", table[i].key, value_text(load, i, room, sizeof room));
+    }
+    if (fclose(out) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
 bool settings_list_next(const char **cursor, char *item, size_t size)
 {
     const char *text = *cursor;

@@ -132,6 +132,10 @@ void settings_print_help(FILE *out);
 bool settings_reload_allowed(const struct settings_load *old_load, const struct settings_load *new_load,
                              bool has_local_runtime, const char **key);
 
+/* The settings that only a restart changes, as "key=value" lines, in the order of the table. To be freed; NULL for lack
+ * of memory. */
+char *settings_fixed_text(const struct settings_load *load) __attribute__((warn_unused_result));
+
 /* Walks a list: copies the next item, trimmed, to item; false at the end. *cursor starts at the list. */
 bool settings_list_next(const char **cursor, char *item, size_t size);
 

@@ -30,6 +30,18 @@ void generation_free(struct generation *generation)
     free(generation);
 }
 
+void generation_clear_seats(struct generation *generation)
+{
+    for (unsigned i = 0; i < SETTINGS_WORKERS_MAX; i++)
+        generation->seats[i] = (struct seat){.wanted = false};
+    generation->state = GENERATION_SERVING;
+}
+
+void generation_seat(struct generation *generation, struct worker *worker)
+{
+    generation->seats[worker->seat] = (struct seat){.wanted = true, .worker = worker};
+}
+
 static bool is_vacant(const struct seat *seat)
 {
     return seat->wanted && seat->worker == NULL;

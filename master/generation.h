@@ -44,6 +44,10 @@ struct generation *generation_new(struct settings_load *load, const struct worke
 /* Its workers are not touched. */
 void generation_free(struct generation *generation);
 
+/* For workers that were there before the generation: it serves, wants no seat, and then those they are given. */
+void generation_clear_seats(struct generation *generation);
+void generation_seat(struct generation *generation, struct worker *worker);
+
 /* Starts workers on vacant seats that may be filled now. */
 void generation_fill(struct generation *generation, struct workers *workers, int64_t now_ms);
 /* When generation_fill() has something to do next; -1: never. */

@@ -2,11 +2,12 @@
  * sandstorm: runs AI agents for the clients of POST /query, each in a fresh sandbox.
  *
  * Exit codes: 0 ended as told, 1 the environment or the configuration is at fault, 2 the command line is; those of
- * `sandstorm status` are in status.h.
+ * `sandstorm status` are in status.h, that of a --check on behalf of a running server in handover.h.
  */
 #include "common/log.h"
 #include "common/project_store.h"
 #include "common/settings.h"
+#include "master/handover.h"
 #include "master/master.h"
 #include "master/preflight.h"
 #include "master/state_dir.h"
@@ -41,9 +42,20 @@ static bool secure_standard_descriptors(void)
     return true;
 }
 
+/* Can this program take over from the server that asks? */
+static bool check_handover(const struct settings_load *load, int fd)
+{
+    struct handover *handover = handover_read(fd);
+    bool good = handover != NULL && handover_check(handover, load);
+
+    handover_free(handover);
+    return good;
+}
+
 /* --check: every value and its source on stdout; faults go to the log. */
 static int check(const struct settings_load *load)
 {
+    int offered = handover_offered();
     const struct settings *settings = settings_load_values(load);
     struct project_store *store = project_store_new();
     bool good = preflight_check(settings);
@@ -61,8 +73,12 @@ static int check(const struct settings_load *load)
            store != NULL && preflight_wants_local_runtime(settings, settings_load_environment(load), store) ? "local"
                                                                                                             : "e2b");
     project_store_free(store);
+    if (good && offered >= 0 && !check_handover(load, offered))
+        good = false;
     puts(good ? "configuration ok" : "configuration NOT ok");
-    return good && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    if (!good || fflush(stdout) != 0)
+        return EXIT_FAILURE;
+    return offered >= 0 ? HANDOVER_EXIT_GOOD : EXIT_SUCCESS;
 }
 
 /* What the command line asks for, without running the server. Does not free the load. */

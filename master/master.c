@@ -2,7 +2,9 @@
 
 #include "common/log.h"
 #include "common/scoreboard.h"
+#include "master/adopt.h"
 #include "master/generation.h"
+#include "master/handover.h"
 #include "master/listen.h"
 #include "master/master_signals.h"
 #include "master/master_state.h"
@@ -92,6 +94,7 @@ void master_stop(struct master *master, enum child_event how)
         listeners_close(&master->listeners);
     }
     master->phase = MASTER_STOPPING;
+    upgrade_end(&master->upgrade);
     workers_event_all(master->workers, how);
 }
 
@@ -212,6 +215,7 @@ static void advance_serving(struct master *master, int64_t now_ms)
 {
     generation_fill(master->current, master->workers, now_ms);
     reload_advance(master, now_ms);
+    upgrade_advance(master);
 }
 
 /* The runtime is stopped last: workers delete their sandboxes through it. */
@@ -258,19 +262,22 @@ static int64_t sleep_ms(const struct master *master, int64_t now_ms)
 /* Sleeps until something happens, then hears it: words of workers before their exits. */
 static void wait_for_events(struct master *master)
 {
-    struct pollfd fds[2 + SCOREBOARD_SLOTS_MAX];
+    struct pollfd fds[3 + SCOREBOARD_SLOTS_MAX];
     int64_t wait_ms = sleep_ms(master, monotonic_ms());
     const struct timespec timeout = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};
     size_t count;
 
     fds[0] = (struct pollfd){.fd = master->signal_fd, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = master->runtime != NULL ? runtime_ready_fd(master->runtime) : -1, .events = POLLIN};
-    count = workers_poll(master->workers, fds + 2);
-    if (ppoll(fds, 2 + count, &timeout, NULL) < 0 && errno != EINTR)
+    fds[2] = (struct pollfd){.fd = master->upgrade.output_fd, .events = POLLIN};
+    count = workers_poll(master->workers, fds + 3);
+    if (ppoll(fds, 3 + count, &timeout, NULL) < 0 && errno != EINTR)
         log_panic("master: poll: %s", strerror(errno));
     if (fds[1].revents != 0)
         runtime_readable(master->runtime);
-    workers_polled(master->workers, fds + 2, count);
+    if (fds[2].revents != 0)
+        upgrade_readable(&master->upgrade);
+    workers_polled(master->workers, fds + 3, count);
     master_read_signals(master);
 }
 
@@ -318,10 +325,34 @@ static bool name_instance(struct master *master)
     return master->instance != NULL;
 }
 
+bool master_make_scoreboard(struct master *master)
+{
+    const struct settings *settings = start_settings(master);
+    const struct scoreboard_sizes sizes = {.max_runs = (unsigned)settings->max_runs,
+                                           .run_history = (unsigned)settings->run_history};
+
+    master->scoreboard = scoreboard_new(&sizes, &master->scoreboard_fd);
+    if (master->scoreboard == NULL) {
+        log_error("cannot make the scoreboard: %s", strerror(errno));
+        return false;
+    }
+    snprintf(master->scoreboard->instance, sizeof master->scoreboard->instance, "%s", master->instance);
+    return true;
+}
+
+bool master_make_workers(struct master *master)
+{
+    static const struct workers_callbacks callbacks = {.admitted = on_admitted, .buried = on_buried};
+
+    master->workers = workers_new(master->scoreboard, &callbacks, master);
+    if (master->workers == NULL)
+        log_error("cannot make the table of workers: %s", strerror(errno));
+    return master->workers != NULL;
+}
+
 /* Everything that may fail from outside, before the first child. */
 static bool prepare(struct master *master)
 {
-    static const struct workers_callbacks callbacks = {.admitted = on_admitted, .buried = on_buried};
     const struct settings *settings = start_settings(master);
 
     master->store = project_store_new();
@@ -330,14 +361,8 @@ static bool prepare(struct master *master)
         !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) ||
         !state_dir_open(&master->state_dir, settings->state_dir) || !name_instance(master))
         return false;
-    master->scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = (unsigned)settings->max_runs,
-                                                                   .run_history = (unsigned)settings->run_history},
-                                        &master->scoreboard_fd);
-    if (master->scoreboard == NULL || (master->workers = workers_new(master->scoreboard, &callbacks, master)) == NULL) {
-        log_error("cannot make the scoreboard: %s", strerror(errno));
+    if (!master_make_scoreboard(master) || !master_make_workers(master))
         return false;
-    }
-    snprintf(master->scoreboard->instance, sizeof master->scoreboard->instance, "%s", master->instance);
     log_start(master);
     run_history_begin(&master->history, master->state_dir.path, master->scoreboard);
     if (!preflight_wants_local_runtime(settings, start_environment(master), master->store))
@@ -348,6 +373,7 @@ static bool prepare(struct master *master)
 
 static void release(struct master *master)
 {
+    upgrade_end(&master->upgrade);
     generation_free(master->next);
     generation_free(master->current);
     settings_load_free(master->load);
@@ -365,6 +391,22 @@ static void release(struct master *master)
         close(master->signal_fd);
 }
 
+/* A start of its own, or in the place of a master before. */
+static bool begin(struct master *master)
+{
+    int fd = handover_offered();
+    struct handover *handover;
+    bool good;
+
+    if (fd < 0)
+        return prepare(master);
+    handover = handover_read(fd);
+    close(fd);
+    good = handover != NULL && adopt_master(master, handover);
+    handover_free(handover);
+    return good;
+}
+
 int master_run(int argc, char *const argv[], struct settings_load *load)
 {
     struct master master = {.phase = MASTER_RUNTIME,
@@ -375,10 +417,11 @@ int master_run(int argc, char *const argv[], struct settings_load *load)
                             .signal_fd = -1,
                             .scoreboard_fd = -1,
                             .state_dir = STATE_DIR_CLOSED,
+                            .upgrade = UPGRADE_NONE_YET,
                             .loop_ms = monotonic_ms()};
 
     log_set_level((enum log_level)start_settings(&master)->log_level);
-    if (prepare(&master))
+    if (begin(&master))
         loop(&master);
     else
         master.exit_code = EXIT_FAILURE;

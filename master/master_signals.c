@@ -68,26 +68,41 @@ static void on_unsupported(struct master *master, int number)
 }
 
 /* Several exits may hide behind one SIGCHLD. Children that are none of ours were here before us. */
-static void on_child(struct master *master, int number)
+void master_read_children(struct master *master)
 {
     int status;
     pid_t pid;
 
-    (void)number;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (!workers_reaped(master->workers, pid, status) && !run_history_reaped(&master->history, pid, status) &&
+            !upgrade_reaped(master, pid, status) &&
             (master->runtime == NULL || !runtime_reaped(master->runtime, pid, status, monotonic_ms())))
             log_debug("reaped pid %d, a stranger", (int)pid);
     }
+}
+
+static void on_child(struct master *master, int number)
+{
+    (void)number;
+    master_read_children(master);
+}
+
+static void on_usr2(struct master *master, int number)
+{
+    (void)number;
+    if (master->phase == MASTER_STOPPING)
+        log_info("SIGUSR2 ignored: the server stops");
+    else
+        upgrade_want(master);
 }
 
 static const struct {
     int number;
     void (*handle)(struct master *master, int number);
 } signal_table[] = {
-    {SIGCHLD, on_child},       {SIGTERM, on_term},         {SIGINT, on_interrupt}, {SIGQUIT, on_interrupt},
-    {SIGHUP, on_hup},          {SIGTTIN, on_ttin},         {SIGTTOU, on_ttou},     {SIGUSR1, on_unsupported},
-    {SIGUSR2, on_unsupported}, {SIGWINCH, on_unsupported},
+    {SIGCHLD, on_child}, {SIGTERM, on_term},         {SIGINT, on_interrupt}, {SIGQUIT, on_interrupt},
+    {SIGHUP, on_hup},    {SIGTTIN, on_ttin},         {SIGTTOU, on_ttou},     {SIGUSR1, on_unsupported},
+    {SIGUSR2, on_usr2},  {SIGWINCH, on_unsupported},
 };
 
 #define SIGNAL_COUNT (sizeof signal_table / sizeof *signal_table)

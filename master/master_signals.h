@@ -12,5 +12,7 @@
 bool master_open_signals(struct master *master) __attribute__((warn_unused_result));
 /* Handles all that are waiting. Does not block. */
 void master_read_signals(struct master *master);
+/* Buries the children that have ended, as on SIGCHLD. */
+void master_read_children(struct master *master);
 
 #endif

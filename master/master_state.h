@@ -13,6 +13,7 @@
 #include "master/run_history.h"
 #include "master/runtime.h"
 #include "master/state_dir.h"
+#include "master/upgrade.h"
 #include "master/workers.h"
 
 #include <stdbool.h>
@@ -50,6 +51,7 @@ struct master {
     struct run_history history;
     char *instance;
     struct announcement announcement;
+    struct upgrade upgrade;
 };
 
 /*
@@ -64,5 +66,9 @@ void master_tell_ready(struct master *master);
 /* A generation for a load and a store, which it takes over; NULL after a log line, both freed. */
 struct generation *master_make_generation(struct master *master, struct settings_load *load,
                                           struct project_store *store) __attribute__((warn_unused_result));
+
+/* These two are made from the settings and the names the master has by then. False after a log line. */
+bool master_make_scoreboard(struct master *master) __attribute__((warn_unused_result));
+bool master_make_workers(struct master *master) __attribute__((warn_unused_result));
 
 #endif

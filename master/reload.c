@@ -146,7 +146,8 @@ static void finish(struct master *master)
 
 void reload_advance(struct master *master, int64_t now_ms)
 {
-    if (master->reload_wanted && master->next == NULL && reload_has_room(master, "the reload"))
+    if (master->reload_wanted && master->next == NULL && !upgrade_is_under_way(&master->upgrade) &&
+        reload_has_room(master, "the reload"))
         begin(master);
     if (master->next == NULL)
         return;

@@ -133,6 +133,12 @@ void run_history_begin(struct run_history *history, const char *state_dir, struc
         start_compaction(history);
 }
 
+void run_history_adopt(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard,
+                       uint64_t settled_lines)
+{
+    *history = (struct run_history){.state_dir = state_dir, .scoreboard = scoreboard, .settled_lines = settled_lines};
+}
+
 void run_history_end(struct run_history *history)
 {
     if (history->compactor == 0)

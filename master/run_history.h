@@ -22,6 +22,9 @@ struct run_history {
 
 /* Restores, waiting for the child, 30 s at most. Before the first worker. */
 void run_history_begin(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard);
+/* Instead, when the table was taken over with its runs in it. A compaction may be under way. */
+void run_history_adopt(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard,
+                       uint64_t settled_lines);
 /* Kills a compaction that is under way: it can be killed at any point. */
 void run_history_end(struct run_history *history);
 

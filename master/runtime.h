@@ -12,6 +12,8 @@
 #define MASTER_RUNTIME_H
 
 #include "common/settings.h"
+#include "master/runtime_socket.h"
+#include "master/supervise.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,10 +29,30 @@ enum runtime_state {
 
 struct runtime;
 
+/* All of it, for a master that takes over the same process (handover.h). */
+struct runtime_handover {
+    enum runtime_state state;
+    pid_t pid; /* 0: does not run */
+    struct throttle throttle;
+    int64_t started_ms;
+    int64_t deadline_ms; /* of the start or the stop; -1: none */
+    int ready_fd;        /* -1: it has said ready, or does not run */
+    int owner_pipe[2];   /* read end for sandboxd, write end for us and the workers */
+    struct runtime_socket socket;
+};
+
+#define RUNTIME_HANDOVER_NONE ((struct runtime_handover){.ready_fd = -1, .owner_pipe = {-1, -1}, .socket = {.fd = -1}})
+
 /* Opens the socket and starts sandboxd. NULL after a log line. The settings must live as long, or be replaced. */
 struct runtime *runtime_new(const struct settings *settings) __attribute__((warn_unused_result));
 /* Closes and removes the socket. The child must be gone (or be about to see the end of file on its owner pipe). */
 void runtime_free(struct runtime *runtime);
+
+/* The descriptors stay the runtime's. */
+void runtime_describe(const struct runtime *runtime, struct runtime_handover *handover);
+/* Takes the descriptors and the child over. NULL without memory. */
+struct runtime *runtime_adopt(const struct settings *settings, const struct runtime_handover *handover)
+    __attribute__((warn_unused_result));
 
 enum runtime_state runtime_state(const struct runtime *runtime);
 const char *runtime_socket_path(const struct runtime *runtime);

@@ -181,6 +181,23 @@ bool state_dir_open(struct state_dir *dir, const char *path)
     return true;
 }
 
+void state_dir_adopt(struct state_dir *dir, const char *path, int lock_fd)
+{
+    struct stat status = {.st_mode = 0};
+    const char *fault;
+
+    *dir = STATE_DIR_CLOSED;
+    if (lock_fd < 0)
+        return;
+    dir->lock_fd = lock_fd;
+    dir->path = strdup(path);
+    if (dir->path == NULL)
+        log_panic("state_dir: no memory for a path");
+    fault = open_directory(dir, &status);
+    if (fault != NULL)
+        do_without(dir, fault);
+}
+
 void state_dir_close(struct state_dir *dir)
 {
     if (dir->lock_fd >= 0)

@@ -4,7 +4,8 @@
  *
  * A directory that cannot be made or written costs the history and the name, with one warning, never the start; only a
  * lock that is held does. The lock is the process's own (fcntl): children do not inherit it, the kernel tells who has
- * it, and it ends with the master, however that ends.
+ * it, and it ends with the master, however that ends. It outlives an exec as long as lock_fd does; whoever opens and
+ * closes the file a second time in this process loses it.
  */
 #ifndef MASTER_STATE_DIR_H
 #define MASTER_STATE_DIR_H
@@ -25,6 +26,8 @@ struct state_dir {
  * when another master holds the lock: the reason, with its pid, is in the log.
  */
 bool state_dir_open(struct state_dir *dir, const char *path) __attribute__((warn_unused_result));
+/* Instead, in a process that had its lock before an exec. lock_fd -1: there was none, and there is none now. */
+void state_dir_adopt(struct state_dir *dir, const char *path, int lock_fd);
 void state_dir_close(struct state_dir *dir);
 
 /* The name that is kept there, else a random one, kept from now on. The caller's; NULL after a log line. */

@@ -139,6 +139,27 @@ struct worker *workers_spawn(struct workers *workers, const struct worker_plan *
     return worker;
 }
 
+/* Looks for sandboxes that no run knows are held back, or begin anew. */
+static void hold_reconciliation(struct workers *workers)
+{
+    size_t cursor = 0;
+    bool has_unseen = false;
+
+    for (const struct worker *w; (w = workers_next(workers, &cursor)) != NULL;)
+        has_unseen = has_unseen || w->is_unseen;
+    atomic_store(&workers->scoreboard->reconcile_due_ms, has_unseen ? INT64_MAX : 0);
+}
+
+void workers_adopt(struct workers *workers, const struct worker *worker)
+{
+    workers->entries[worker->slot] = *worker;
+    workers->count++;
+    if (!worker->is_unseen)
+        return;
+    scoreboard_hold_slot(workers->scoreboard, worker->slot, worker->generation, worker->pid);
+    hold_reconciliation(workers);
+}
+
 /* --- events ------------------------------------------------------------------------------------- */
 
 /* Sends one byte. A worker that cannot take it is dying, and its exit will be seen. */
@@ -182,6 +203,8 @@ static void bury(struct workers *workers, struct worker *worker)
     workers->count--;
     workers->callbacks.buried(worker, finished_job, workers->owner);
     worker->pid = 0;
+    if (worker->is_unseen)
+        hold_reconciliation(workers);
 }
 
 static void enter_state(struct worker *worker, enum child_state next)
@@ -348,7 +371,7 @@ void workers_tick(struct workers *workers, int64_t now_ms, int64_t awake_ms)
             heard_ms = awake_ms;
         if (w->deadline_ms >= 0 && now_ms >= w->deadline_ms)
             workers_event(workers, w, EVENT_LATE);
-        else if (now_ms - heard_ms > w->worker_timeout_ms)
+        else if (!w->is_unseen && now_ms - heard_ms > w->worker_timeout_ms)
             workers_event(workers, w, EVENT_SILENT);
     }
 }

@@ -41,6 +41,7 @@ struct worker {
     unsigned seat;
     enum child_state state;
     bool was_ready;
+    bool is_unseen; /* it writes to a scoreboard of another layout: its slot here only keeps its place */
     int64_t started_ms;
     int64_t deadline_ms; /* of its state; -1: none */
     int64_t graceful_timeout_ms;
@@ -64,6 +65,12 @@ void workers_free(struct workers *workers);
 /* Forks one worker. NULL when it could not be, after a log line. Never returns in the child. */
 struct worker *workers_spawn(struct workers *workers, const struct worker_plan *plan, unsigned seat)
     __attribute__((warn_unused_result));
+
+/*
+ * Takes over a worker that was forked before an exec, in its slot. An unseen one holds that slot of a fresh scoreboard;
+ * as long as there is one, no worker looks for sandboxes that no run knows, since its runs are not known.
+ */
+void workers_adopt(struct workers *workers, const struct worker *worker);
 
 /* The next worker at or after *cursor (start at 0); NULL at the end. Entries may be freed between calls. */
 struct worker *workers_next(struct workers *workers, size_t *cursor);

@@ -3,6 +3,7 @@
 The agent is a shell command in a sandbox of the template `base`: what is tested here needs no model.
 """
 
+import asyncio
 import signal
 
 import pytest
@@ -94,6 +95,22 @@ async def test_a_reload_keeps_the_sandboxes(start_local, client):
         answer = await stream.rest()
     assert answer.events[-1]["type"] == "result"
     assert sandboxd(server) == daemon
+
+
+async def test_an_upgrade_keeps_sandboxd_and_its_sandboxes(start_local, client):
+    server = start_local("sleep 2; " + RESULT)
+    daemon = sandboxd(server)
+    async with open_query(client, server, "hi") as stream:
+        await eventually_async(lambda: procfs.children(daemon), 5, "the sandbox")
+        server.signal(signal.SIGUSR2)
+        await asyncio.to_thread(server.wait_log, "generation 2 serves")
+        answer = await stream.rest()
+    assert answer.events[-1]["type"] == "result"
+    assert sandboxd(server) == daemon
+    server.signal(signal.SIGKILL, daemon)  # whose end the new program sees, and whose socket it still holds
+    await eventually_async(lambda: len(server.workers()) == 3, 10, "another sandboxd")
+    await asyncio.to_thread(server.wait_log, f"sandboxd (pid {sandboxd(server)}) serves")
+    assert (await query(client, server, "hi")).events[-1]["type"] == "result"
 
 
 async def test_a_killed_master_takes_everything_with_it(start_local, client):

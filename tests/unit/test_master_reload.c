@@ -99,6 +99,22 @@ static void test_hups_during_a_reload_are_one_more_reload(void **state)
     expect_exit(&server, 0);
 }
 
+/* The program of these tests is called "sandstorm", and is not in PATH. */
+static void test_an_upgrade_to_no_program_changes_nothing(void **state)
+{
+    struct server server = start_server("serve");
+    pid_t old;
+
+    (void)state;
+    expect_told(&server, "READY=1");
+    old = expect_children(&server, 2, -1);
+    kill(server.pid, SIGUSR2);
+    expect_told_of(&server, "STATUS=2 workers", "; upgrade refused: cannot run sandstorm: No such file or directory");
+    assert_int_equal(expect_children(&server, 2, -1), old);
+    kill(server.pid, SIGTERM);
+    expect_exit(&server, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -106,6 +122,7 @@ int main(void)
         cmocka_unit_test(test_a_refused_reload_says_why),
         cmocka_unit_test(test_a_third_reload_waits_until_an_old_generation_is_gone),
         cmocka_unit_test(test_hups_during_a_reload_are_one_more_reload),
+        cmocka_unit_test(test_an_upgrade_to_no_program_changes_nothing),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
