@@ -1,14 +1,18 @@
 #include "common/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 4096
+#define LOG_FILE_MODE  0640
 
 /* What this process is: the one piece of global state a logger cannot do without. */
 static struct {
@@ -17,6 +21,7 @@ static struct {
     bool journal;
     char *copy; /* where the next error is also written; NULL: nowhere */
     size_t copy_size;
+    char path[PATH_MAX]; /* of the file that stderr is appended to; "": it is no such file */
 } logger = {.process_name = "sandstorm", .level = LOG_LEVEL_INFO, .journal = false};
 
 static const struct {
@@ -29,8 +34,22 @@ static const struct {
     {LOG_LEVEL_DEBUG, "debug"},
 };
 
+/* The name it has now: later it may be another's. */
+static void remember_path(void)
+{
+    struct stat status;
+    ssize_t length;
+
+    if (*logger.path != '\0' || fstat(STDERR_FILENO, &status) < 0 || !S_ISREG(status.st_mode) || status.st_nlink == 0 ||
+        (fcntl(STDERR_FILENO, F_GETFL) & O_APPEND) == 0)
+        return;
+    length = readlink("/proc/self/fd/2", logger.path, sizeof logger.path - 1);
+    logger.path[length > 0 ? length : 0] = '\0';
+}
+
 void log_open(const char *process_name)
 {
+    remember_path();
     snprintf(logger.process_name, sizeof logger.process_name, "%s", process_name);
     logger.journal = getenv("JOURNAL_STREAM") != NULL;
 }
@@ -49,6 +68,19 @@ bool log_level_parse(const char *name, enum log_level *level)
         }
     }
     return false;
+}
+
+void log_reopen(void)
+{
+    int fd;
+
+    if (*logger.path == '\0')
+        return;
+    fd = open(logger.path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, LOG_FILE_MODE);
+    if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
+        log_warn("cannot open %s again: %s", logger.path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
 }
 
 void log_copy_error(char *out, size_t size)

@@ -4,7 +4,8 @@
  * Three words for three blames: panic is our bug (logged, then abort, so that a core exists), error and fatal ends are
  * the environment (the caller returns an exit code), warn is the peer. Under systemd (JOURNAL_STREAM is set) each line
  * carries its priority as "<N>"; else it carries time, program and pid. One write(2) per line: lines of several
- * processes never mix. No secret is ever passed to these functions; outside text goes through log_clean().
+ * processes never mix. Whoever has stderr appended to a file can have that opened again. No secret is ever passed to
+ * these functions; outside text goes through log_clean().
  */
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
@@ -31,6 +32,11 @@ void log_set_level(enum log_level level);
 /* false when the name is none of error, warn, info, debug. */
 bool log_level_parse(const char *name, enum log_level *level);
 
+/*
+ * After the file that stderr was appended to (2>>file) was renamed by whoever rotates logs: writes to a new one of the
+ * old name. Does nothing when stderr is no such file. What cannot be opened is a warning, in the old one.
+ */
+void log_reopen(void);
 /*
  * The first error that is logged from now on is also written to out, without its prefix; NULL ends that. For whoever
  * has to tell the reason of a failure elsewhere too.

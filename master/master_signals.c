@@ -61,10 +61,22 @@ static void on_ttou(struct master *master, int number)
         log_resized(master, generation_shrink(master->current, master->workers));
 }
 
-static void on_unsupported(struct master *master, int number)
+/* nginx's: the workers go, the master stays, with its sockets. New clients wait in their queues. */
+static void on_winch(struct master *master, int number)
 {
-    (void)master;
-    log_info("SIG%s is not supported: ignored", sigabbrev_np(number));
+    if (!may_resize(master, number))
+        return;
+    log_info("SIGWINCH: %u workers drain; HUP starts new ones", generation_wanted(master->current));
+    generation_retire(master->current, master->workers);
+    announce_notice(&master->announcement, "drained by SIGWINCH: nobody accepts connections until a HUP");
+}
+
+static void on_usr1(struct master *master, int number)
+{
+    (void)number;
+    log_info("SIGUSR1: opening the log again");
+    log_reopen();
+    workers_reopen_log(master->workers);
 }
 
 /* Several exits may hide behind one SIGCHLD. Children that are none of ours were here before us. */
@@ -100,9 +112,8 @@ static const struct {
     int number;
     void (*handle)(struct master *master, int number);
 } signal_table[] = {
-    {SIGCHLD, on_child}, {SIGTERM, on_term},         {SIGINT, on_interrupt}, {SIGQUIT, on_interrupt},
-    {SIGHUP, on_hup},    {SIGTTIN, on_ttin},         {SIGTTOU, on_ttou},     {SIGUSR1, on_unsupported},
-    {SIGUSR2, on_usr2},  {SIGWINCH, on_unsupported},
+    {SIGCHLD, on_child}, {SIGTERM, on_term}, {SIGINT, on_interrupt}, {SIGQUIT, on_interrupt}, {SIGHUP, on_hup},
+    {SIGTTIN, on_ttin},  {SIGTTOU, on_ttou}, {SIGUSR1, on_usr1},     {SIGUSR2, on_usr2},      {SIGWINCH, on_winch},
 };
 
 #define SIGNAL_COUNT (sizeof signal_table / sizeof *signal_table)
@@ -123,13 +134,19 @@ bool master_open_signals(struct master *master)
     return master->signal_fd >= 0;
 }
 
+/* A terminal whose window is resized sends WINCH to its programs: nobody wants anything of us. */
+static bool is_of_terminal(const struct signalfd_siginfo *info)
+{
+    return info->ssi_signo == SIGWINCH && info->ssi_code > SI_USER;
+}
+
 void master_read_signals(struct master *master)
 {
     struct signalfd_siginfo info;
 
     while (read(master->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
         for (size_t i = 0; i < SIGNAL_COUNT; i++) {
-            if (signal_table[i].number == (int)info.ssi_signo)
+            if (signal_table[i].number == (int)info.ssi_signo && !is_of_terminal(&info))
                 signal_table[i].handle(master, (int)info.ssi_signo);
         }
     }

@@ -262,6 +262,14 @@ void workers_event_all(struct workers *workers, enum child_event event)
         workers_event(workers, w, event);
 }
 
+void workers_reopen_log(struct workers *workers)
+{
+    size_t cursor = 0;
+
+    for (struct worker *w; (w = workers_next(workers, &cursor)) != NULL;)
+        say(w, MASTER_SAYS_REOPEN);
+}
+
 /* --- what workers say --------------------------------------------------------------------------- */
 
 size_t workers_poll(struct workers *workers, struct pollfd *fds)

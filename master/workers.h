@@ -83,6 +83,8 @@ unsigned workers_other_generations(struct workers *workers, unsigned generation)
 /* Something happened to a worker, or the master wants something of it. */
 void workers_event(struct workers *workers, struct worker *worker, enum child_event event);
 void workers_event_all(struct workers *workers, enum child_event event);
+/* Tells all of them, old ones too, to open their log again. */
+void workers_reopen_log(struct workers *workers);
 
 /* Adds the socketpairs to fds[], which has room for SCOREBOARD_SLOTS_MAX; returns how many. */
 size_t workers_poll(struct workers *workers, struct pollfd *fds);

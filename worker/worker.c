@@ -133,6 +133,9 @@ static void obey(struct worker *worker, char message)
     case MASTER_SAYS_LOOK:
         run_cancel_wanted(&worker->host);
         break;
+    case MASTER_SAYS_REOPEN:
+        log_reopen();
+        break;
     default:
         log_warn("unknown message 0x%02x from the master", (unsigned char)message);
     }

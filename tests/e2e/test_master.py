@@ -1,17 +1,23 @@
 """The life of the service: reload, stop, killed workers, a killed master, a busy port."""
 
 import asyncio
+import fcntl
+import os
 import re
 import signal
 import socket
+import struct
+import sys
+import termios
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from harness import procfs
 from harness.client import RawConnection, open_query, query, script
 from harness.open_streams import OpenStreams
-from harness.server import run_program, seconds_since
+from harness.server import PROGRAM, free_port, run_program, seconds_since
 from harness.waiting import SLOW, deadline, eventually, eventually_async
 
 OPEN_STREAMS = 50
@@ -93,6 +99,56 @@ async def test_a_bad_reload_changes_nothing_and_says_why(double, start_server, c
     assert "no_such_key" in log
     assert server.workers() == before
     (await query(client, server, script())).check_complete(3)
+
+
+async def test_winch_drains_the_workers_and_a_hup_serves_who_waited(double, server, client):
+    async with OpenStreams(double, server, client, 4) as held:
+        server.signal(signal.SIGWINCH)
+        await asyncio.to_thread(server.wait_log, "2 workers drain")
+        waiting = asyncio.create_task(query(client, server, script()))
+        double.release("go")
+        for answer in await held.answers():
+            answer.check_complete(4)
+    await eventually_async(lambda: not server.workers(), 10, "the end of the workers")
+    assert not waiting.done()
+    server.signal(signal.SIGHUP)
+    (await waiting).check_complete(3)
+
+
+# Gives itself a terminal, says which, and becomes the server.
+ON_A_TERMINAL = """import fcntl, os, sys, termios
+ours, theirs = os.openpty()
+fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+os.set_inheritable(ours, True)
+print(os.ttyname(theirs), flush=True)
+os.execv(sys.argv[1], sys.argv[1:])"""
+
+
+def test_a_resized_terminal_drains_nobody(start_server):
+    port = free_port()
+    argv = [sys.executable, "-c", ON_A_TERMINAL, PROGRAM, "--workers", "2", "--bind", f"127.0.0.1:{port}"]
+    server = start_server(argv=argv, port=port)
+    terminal = os.open(server.stdout.strip(), os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    os.close(terminal)
+    server.signal(signal.SIGHUP)
+    assert "SIGWINCH" not in server.wait_log("generation 2 serves")
+
+
+async def test_usr1_writes_to_a_new_file_once_the_log_was_renamed(start_server, client, tmp_path):
+    log, rotated, port = tmp_path / "log", tmp_path / "log.1", free_port()
+    command = f"exec {PROGRAM} --workers 2 --bind 127.0.0.1:{port} 2>>{log}"
+    server = start_server(argv=["/bin/sh", "-c", command], port=port)
+    log.rename(rotated)
+    assert (await query(client, server, script())).run_id in rotated.read_text()
+    server.signal(signal.SIGUSR1)
+    files = [Path(f"/proc/{pid}/fd/2") for pid in server.workers()]
+    await eventually_async(lambda: all(file.readlink() == log for file in files), 10, "the workers to open it again")
+    run_ids = [(await query(client, server, script())).run_id for _ in range(8)]
+    server.signal(signal.SIGHUP)
+    await eventually_async(lambda: "generation 2 serves" in log.read_text(), 10, "the master's words")
+    assert all(run_id in log.read_text() for run_id in run_ids)
+    assert not any(run_id in rotated.read_text() for run_id in run_ids)
 
 
 async def test_term_lets_streams_end(double, start_server, client):

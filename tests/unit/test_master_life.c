@@ -159,7 +159,6 @@ static void test_one_worker_more_and_one_fewer(void **state)
     kill(server.pid, SIGTTOU);
     expect_children(&server, 2, -1);
     kill(server.pid, SIGUSR1);
-    kill(server.pid, SIGUSR2);
     kill(server.pid, SIGTERM);
     expect_exit(&server, 0);
 }

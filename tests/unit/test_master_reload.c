@@ -115,6 +115,24 @@ static void test_an_upgrade_to_no_program_changes_nothing(void **state)
     expect_exit(&server, 0);
 }
 
+static void test_winch_drains_the_workers_and_a_hup_brings_new_ones(void **state)
+{
+    struct server server = start_server("serve");
+
+    (void)state;
+    expect_told(&server, "READY=1");
+    kill(server.pid, SIGWINCH);
+    expect_children(&server, 0, -1);
+    expect_told_of(&server, "STATUS=0 workers, 0 runs, listening on 127.0.0.1:", "; drained by SIGWINCH");
+    kill(server.pid, SIGHUP);
+    expect_told_of(&server, "READY=1", "STATUS=2 workers, 0 runs, listening on 127.0.0.1:");
+    expect_children(&server, 2, -1);
+    kill(server.pid, SIGWINCH);
+    expect_children(&server, 0, -1);
+    kill(server.pid, SIGTERM);
+    expect_exit(&server, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -123,6 +141,7 @@ int main(void)
         cmocka_unit_test(test_a_third_reload_waits_until_an_old_generation_is_gone),
         cmocka_unit_test(test_hups_during_a_reload_are_one_more_reload),
         cmocka_unit_test(test_an_upgrade_to_no_program_changes_nothing),
+        cmocka_unit_test(test_winch_drains_the_workers_and_a_hup_brings_new_ones),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
