@@ -469,10 +469,11 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
 static void open_record(struct run *run)
 {
     const struct e2b_service *service = run->e2b.service;
+    const char *own_key = environment_value(run->view.environment, "E2B_API_KEY");
 
     run_facts_admitted(&run->entry, &run->request, run->view.project, run->host->settings);
     run->entry.record.is_local = service->unix_socket != NULL;
-    if (service->unix_socket == NULL && run->request.e2b_api_key != NULL)
+    if (service->unix_socket == NULL && (own_key == NULL || strcmp(service->api_key, own_key) != 0))
         run_entry_mark_foreign(&run->entry);
     run_entry_publish(&run->entry);
     history_append(run->host->history, run->entry.index);

@@ -13,6 +13,7 @@
 #include "worker/timer.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,7 @@ struct worker {
     struct run_host host;
     struct route_context routing;
     struct recovery *recovery;
+    uint64_t trimmed_at_runs; /* ended when memory was returned last */
     struct event *heartbeat;
     struct event *from_master;
     struct event *phase_timer; /* end of the drain, then of the deletions */
@@ -176,6 +178,17 @@ static void on_signal(evutil_socket_t number, short what, void *context)
     end_now(context);
 }
 
+/* What a burst of runs took goes back to the system with its last run: malloc keeps what is not at the heap's end. */
+static void return_memory(struct worker *worker)
+{
+    uint64_t ended_runs = atomic_load(&own_slot(worker)->ended_runs);
+
+    if (worker->host.run_count > 0 || ended_runs == worker->trimmed_at_runs)
+        return;
+    malloc_trim(0);
+    worker->trimmed_at_runs = ended_runs;
+}
+
 /* Also the moment to see that the last stream was flushed: nothing else tells. */
 static void on_heartbeat(evutil_socket_t fd, short what, void *context)
 {
@@ -187,6 +200,7 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     atomic_store(&own_slot(worker)->failed_kills, (unsigned)kill_queue_failed(worker->host.kills));
     server_sweep(worker->server);
     run_cancel_wanted(&worker->host);
+    return_memory(worker);
     if (worker->phase == PHASE_SERVING)
         recovery_tick(worker->recovery);
     leave_if_idle(worker);

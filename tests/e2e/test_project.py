@@ -72,6 +72,7 @@ async def test_a_worker_that_starts_while_the_file_is_broken_uses_what_the_other
     project.write({"model": "while it ran"})
     assert await model_of_a_run(client, double, server) == "while it ran"
     project.file.unlink()
+    await double.until(lambda ledger: not ledger.alive(), 5, "the deletion, for which nobody else has the key")
     (killed,) = server.workers()
     server.signal(signal.SIGKILL, killed)
     await eventually_async(lambda: server.workers() not in (set(), {killed}), 5, "another worker")
