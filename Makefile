@@ -6,6 +6,7 @@
 #   make install    put it below PREFIX=/usr/local, staged in DESTDIR= if given; make uninstall takes it away again
 #   make deb        build/deb/sandstorm_VERSION_ARCH.deb for Debian 12
 #   make check-deb  look at the package: lintian, contents, dependencies
+#   make check-vm   boot a Debian 12, install the package with apt, run, reload, upgrade, kill, purge (as root)
 #   make lint       layout, clang-tidy, cppcheck, layers
 #   make bench      what requests cost, against a yardstick of the same run
 #   make fuzz       libFuzzer on each parser, FUZZ_SECONDS=60 each; new inputs stay in build/fuzz/
@@ -36,6 +37,7 @@ PACKAGES_BUILD := gcc libc6-dev pkg-config libevent-dev libcurl4-openssl-dev lib
 PACKAGES_RUN   := bubblewrap ca-certificates python3 git
 PACKAGES_CHECK := libcmocka-dev python3-venv valgrind procps chromium mandoc systemd
 PACKAGES_DEB   := debhelper lintian
+PACKAGES_VM    := debootstrap systemd-container
 PACKAGES_LINT  := clang clang-format clang-tidy cppcheck
 PACKAGES_FUZZ  := clang libclang-rt-14-dev
 PACKAGES_SAN   := $(if $(filter clang%,$(notdir $(CC))),clang libclang-rt-14-dev)
@@ -91,7 +93,7 @@ PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
          tests/bench/*.[ch] tests/fuzz/*.[ch]))
 
-.PHONY: all install uninstall deb check-deb demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node
+.PHONY: all install uninstall deb check-deb check-vm demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -215,7 +217,7 @@ install: all
 		$(datadir)/sandstorm/systemd $(mandir)/man1 $(mandir)/man5 $(mandir)/man8 $(sysconfdir)/sandstorm \
 		$(systemunitdir) $(sysusersdir) $(tmpfilesdir))
 	$(Q)$(INSTALL) $(BUILD)/sandstorm $(BUILD)/ds $(DESTDIR)$(bindir)
-	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/wait-for-workers $(DESTDIR)$(libexecdir)/sandstorm
+	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/end-workers $(DESTDIR)$(libexecdir)/sandstorm
 	$(Q)$(INSTALL) agent/prepare-template.sh $(DESTDIR)$(datadir)/sandstorm/agent
 	$(Q)$(INSTALL) -m 644 agent/runner.mjs agent/package.json agent/package-lock.json agent/.npmrc \
 		$(DESTDIR)$(datadir)/sandstorm/agent
@@ -252,6 +254,19 @@ deb: $(ROOT)/.deps-build
 check-deb: deb venv
 	$(Q)$(VENV)/bin/python -m pytest tests/package/test_deb.py $(PYTEST_ARGS)
 
+# The machine is a container that boots: nspawn needs root, and no other machine.
+VM_BASE := $(ROOT)/vm/base
+
+$(ROOT)/vm/.stamp: tests/package/make_base.sh debian/control
+	$(call install_packages,$(PACKAGES_VM))
+	$(Q)mkdir -p $(@D) && $(SUDO) tests/package/make_base.sh $(ROOT)/deb/sandstorm_$(VERSION)_*.deb $(VM_BASE) >$(@D)/base.log 2>&1 || \
+		{ tail -n 20 $(@D)/base.log; exit 1; }
+	@touch $@
+
+check-vm: deb venv template
+	$(Q)$(MAKE) --no-print-directory $(ROOT)/vm/.stamp
+	$(Q)$(SUDO) $(VENV)/bin/python -m pytest -p no:cacheprovider tests/package/test_vm.py $(PYTEST_ARGS)
+
 # --- demo ---------------------------------------------------------------------------------------
 # The template of the local runtime: what package-lock.json pins, prepared once, shared read-only by all sandboxes.
 # npm wants nodejs to be a package, or a node of one's own in PATH.
@@ -284,7 +299,7 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 	$(Q)$(CC) $(CSTD) $(LDFLAGS_ALL) -o $@ tests/unit/layer_worker_main.c -Wl,--whole-archive $(BUILD)/libmaster.a \
 		$(BUILD)/libcommon.a -Wl,--no-whole-archive
 
-# Packages have their own targets: check-deb. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
+# Packages have targets of their own: check-deb, check-vm. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 check: all venv template
 	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(RACES) $(BUILD)/layers-ok
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
