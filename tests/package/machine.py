@@ -18,8 +18,7 @@ from harness.waiting import deadline, eventually
 BOOT_SECONDS = 90
 COMMAND_SECONDS = 120
 CLONE_NEWNET = 0x40000000
-# nspawn covers files of /proc, and the kernel lets a user namespace mount a /proc of its own only where it sees one of
-# which nothing is covered, as on every real machine.
+# nspawn covers files of /proc and makes /proc/sys read-only, which no real machine does, and which bubblewrap cannot have.
 PLAIN_PROC = "mount -t proc -o nosuid,nodev,noexec proc /proc"
 
 
