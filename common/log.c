@@ -1,8 +1,9 @@
 #include "common/log.h"
 
+#include "common/log_sink.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,18 +12,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINE_MAX_BYTES 4096
-#define LOG_FILE_MODE  0640
+#define LINE_MAX_BYTES   4096
+#define PREFIX_MAX_BYTES 128
 
 /* What this process is: the one piece of global state a logger cannot do without. */
 static struct {
     char process_name[32];
     enum log_level level;
     bool journal;
+    struct log_sink sink;
     char *copy; /* where the next error is also written; NULL: nowhere */
     size_t copy_size;
-    char path[PATH_MAX]; /* of the file that stderr is appended to; "": it is no such file */
-} logger = {.process_name = "sandstorm", .level = LOG_LEVEL_INFO, .journal = false};
+} logger = {.process_name = "sandstorm", .level = LOG_LEVEL_INFO, .sink = {.fd = STDERR_FILENO}};
 
 static const struct {
     enum log_level level;
@@ -34,24 +35,61 @@ static const struct {
     {LOG_LEVEL_DEBUG, "debug"},
 };
 
-/* The name it has now: later it may be another's. */
-static void remember_path(void)
+/* JOURNAL_STREAM is inherited by every child: it names the device and inode of journald's own stream. */
+static bool is_journal(void)
 {
+    const char *stream = getenv("JOURNAL_STREAM");
+    uintmax_t device, inode;
     struct stat status;
-    ssize_t length;
 
-    if (*logger.path != '\0' || fstat(STDERR_FILENO, &status) < 0 || !S_ISREG(status.st_mode) || status.st_nlink == 0 ||
-        (fcntl(STDERR_FILENO, F_GETFL) & O_APPEND) == 0)
-        return;
-    length = readlink("/proc/self/fd/2", logger.path, sizeof logger.path - 1);
-    logger.path[length > 0 ? length : 0] = '\0';
+    return stream != NULL && sscanf(stream, "%ju:%ju", &device, &inode) == 2 && fstat(STDERR_FILENO, &status) == 0 &&
+           status.st_dev == (dev_t)device && status.st_ino == (ino_t)inode;
 }
 
 void log_open(const char *process_name)
 {
-    remember_path();
     snprintf(logger.process_name, sizeof logger.process_name, "%s", process_name);
-    logger.journal = getenv("JOURNAL_STREAM") != NULL;
+    logger.journal = is_journal();
+    if (logger.sink.fd != STDERR_FILENO || *logger.sink.path == '\0')
+        log_sink_use_stderr(&logger.sink); /* the name it has first: later that may be another's */
+}
+
+static bool is_stderr(void)
+{
+    return logger.sink.fd == STDERR_FILENO;
+}
+
+bool log_use_file(const char *path)
+{
+    struct log_sink sink;
+
+    if (strcmp(path, is_stderr() ? "" : logger.sink.path) == 0)
+        return true;
+    if (*path == '\0') {
+        log_sink_use_stderr(&sink);
+    } else if (!log_sink_open(&sink, path)) {
+        log_error("setting log_file: %s: %s", path, strerror(errno));
+        return false;
+    }
+    log_sink_close(&logger.sink);
+    logger.sink = sink;
+    return true;
+}
+
+void log_reopen(void)
+{
+    if (!log_sink_reopen(&logger.sink))
+        log_error("cannot open %s again: %s", logger.sink.path, strerror(errno));
+}
+
+bool log_is_on(enum log_level level)
+{
+    return logger.level >= level;
+}
+
+bool log_is_journal(void)
+{
+    return logger.journal;
 }
 
 void log_set_level(enum log_level level)
@@ -68,19 +106,6 @@ bool log_level_parse(const char *name, enum log_level *level)
         }
     }
     return false;
-}
-
-void log_reopen(void)
-{
-    int fd;
-
-    if (*logger.path == '\0')
-        return;
-    fd = open(logger.path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, LOG_FILE_MODE);
-    if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
-        log_warn("cannot open %s again: %s", logger.path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
 }
 
 void log_copy_error(char *out, size_t size)
@@ -101,11 +126,11 @@ static const char *level_name(enum log_level level)
 }
 
 /* Writes what stands before the message; returns its length. */
-static size_t put_prefix(char *line, size_t size, enum log_level level)
+static size_t put_prefix(char *line, size_t size, enum log_level level, bool for_journal)
 {
     int n;
 
-    if (logger.journal) {
+    if (for_journal) {
         n = snprintf(line, size, "<%d>%s: ", (int)level, logger.process_name);
     } else {
         struct timespec now;
@@ -121,27 +146,81 @@ static size_t put_prefix(char *line, size_t size, enum log_level level)
     return n < 0 ? 0 : (size_t)n;
 }
 
-/* A line is one write, so that lines of several processes do not mix. A logger has nobody to report its own failure to.
- */
-static void __attribute__((format(printf, 2, 0))) put_line(enum log_level level, const char *format, va_list args)
+/* A whole line; returns its length. */
+static size_t make_line(char line[static LINE_MAX_BYTES], enum log_level level, bool for_journal, const char *text)
 {
-    char line[LINE_MAX_BYTES];
-    int saved_errno = errno;
-    size_t prefix = put_prefix(line, sizeof line - 1, level);
-    size_t used = prefix;
-    int n = vsnprintf(line + used, sizeof line - 1 - used, format, args);
+    size_t used = put_prefix(line, PREFIX_MAX_BYTES, level, for_journal);
+    int n = snprintf(line + used, LINE_MAX_BYTES - 1 - used, "%s", text);
 
     if (n > 0)
-        used += (size_t)n < sizeof line - 1 - used ? (size_t)n : sizeof line - 2 - used;
-    line[used] = '\0';
-    if (level == LOG_LEVEL_ERROR && logger.copy != NULL) {
-        snprintf(logger.copy, logger.copy_size, "%s", line + prefix);
-        logger.copy = NULL;
-    }
+        used += (size_t)n < LINE_MAX_BYTES - 1 - used ? (size_t)n : LINE_MAX_BYTES - 2 - used;
     line[used++] = '\n';
-    if (write(STDERR_FILENO, line, used) < 0) {
+    return used;
+}
+
+/* Beside a file. A logger has nobody to report its own failure to. */
+static void put_on_stderr(enum log_level level, const char *text)
+{
+    char line[LINE_MAX_BYTES];
+    size_t length = make_line(line, level, logger.journal, text);
+
+    if (write(STDERR_FILENO, line, length) < 0) {
         /* nowhere to say it */
     }
+}
+
+/* The log cannot be written, or can be again. */
+static void __attribute__((format(printf, 1, 2))) note_fate(const char *format, ...)
+{
+    char text[PATH_MAX + 128], line[LINE_MAX_BYTES];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (!is_stderr())
+        put_on_stderr(LOG_LEVEL_ERROR, text);
+    if (logger.sink.lost == 0)
+        (void)!log_sink_write(&logger.sink, line,
+                              make_line(line, LOG_LEVEL_ERROR, logger.journal && is_stderr(), text));
+}
+
+static void put_text(enum log_level level, const char *text)
+{
+    char line[LINE_MAX_BYTES];
+    size_t length = make_line(line, level, logger.journal && is_stderr(), text);
+    uint64_t lost;
+
+    switch (log_sink_write(&logger.sink, line, length)) {
+    case LOG_WRITTEN_AGAIN:
+        lost = logger.sink.lost;
+        logger.sink.lost = 0;
+        note_fate("%" PRIu64 " lines of the log are lost: %s", lost, strerror(logger.sink.error));
+        break;
+    case LOG_LOST_FIRST:
+        note_fate("cannot write the log, its lines are lost: %s", strerror(logger.sink.error));
+        break;
+    case LOG_WRITTEN:
+    case LOG_LOST:
+    default:
+        break;
+    }
+    if (level <= LOG_LEVEL_ERROR && !is_stderr())
+        put_on_stderr(level, text);
+}
+
+static void __attribute__((format(printf, 2, 0))) put_line(enum log_level level, const char *format, va_list args)
+{
+    char text[LINE_MAX_BYTES - PREFIX_MAX_BYTES];
+    int saved_errno = errno;
+
+    if (vsnprintf(text, sizeof text, format, args) < 0)
+        *text = '\0';
+    if (level == LOG_LEVEL_ERROR && logger.copy != NULL) {
+        snprintf(logger.copy, logger.copy_size, "%s", text);
+        logger.copy = NULL;
+    }
+    put_text(level, text);
     errno = saved_errno;
 }
 

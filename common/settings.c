@@ -104,6 +104,8 @@ static const struct setting table[] = {
     {"store_prompts", TYPE_CHOICE, HOT, AT(store_prompts), "on", 0, 0, switch_choices, NULL,
      "keep prompts in the records of runs: on, off"},
     {"log_level", TYPE_CHOICE, HOT, AT(log_level), "info", 0, 0, log_level_choices, NULL, "error, warn, info, debug"},
+    {"log_file", TYPE_STRING, HOT, AT(log_file), "", 0, 0, NULL, NULL,
+     "file the log is appended to; default standard error"},
 
     {"template", TYPE_STRING, HOT, AT(template_name), "sandstorm", 0, 0, NULL, NULL, "template of the sandboxes"},
     {"agent_sdk_version", TYPE_NAME, HOT, AT(agent_sdk_version), "0.3.330", 0, 0, NULL, NULL,

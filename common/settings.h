@@ -39,6 +39,7 @@ struct settings {
     int64_t worker_timeout_ms;
     int64_t graceful_timeout_ms;
     int64_t log_level; /* enum log_level */
+    char *log_file;    /* "": standard error */
     char *instance;
     char *project_dir; /* absolute */
     char *state_dir;   /* absolute */

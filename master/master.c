@@ -356,8 +356,9 @@ static bool prepare(struct master *master)
     const struct settings *settings = start_settings(master);
 
     master->store = project_store_new();
-    if (master->store == NULL || !master_open_signals(master) || !preflight_check(settings) ||
-        !preflight_check_project(settings, master->store) || !preflight_raise_descriptors(settings->max_runs) ||
+    if (master->store == NULL || !master_open_signals(master) || !log_use_file(settings->log_file) ||
+        !preflight_check(settings) || !preflight_check_project(settings, master->store) ||
+        !preflight_raise_descriptors(settings->max_runs) ||
         !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) ||
         !state_dir_open(&master->state_dir, settings->state_dir) || !name_instance(master))
         return false;

@@ -127,6 +127,7 @@ bool master_open_signals(struct master *master)
         sigaddset(&set, signal_table[i].number);
     signal(SIGCHLD, SIG_DFL); /* an inherited SIG_IGN would reap behind our back */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a log that is full is no reason to die */
     sigprocmask(SIG_SETMASK, &set, NULL);
     master->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (master->signal_fd < 0)

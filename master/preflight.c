@@ -1,6 +1,7 @@
 #include "master/preflight.h"
 
 #include "common/log.h"
+#include "common/log_sink.h"
 #include "master/listen.h"
 #include "worker/worker.h"
 
@@ -80,10 +81,22 @@ static bool check_file(const char *setting, const char *path, int mode)
     return false;
 }
 
+/* A file that lines can be appended to; "" is none. */
+static bool check_log(const char *setting, const char *path)
+{
+    int error = *path != '\0' ? log_sink_check(path) : 0;
+
+    if (error != 0)
+        log_error("setting %s: %s: %s", setting, path, strerror(error));
+    return error == 0;
+}
+
 bool preflight_check(const struct settings *settings)
 {
     bool good = listeners_check(settings->bind);
 
+    if (!check_log("log_file", settings->log_file))
+        good = false;
     if (!check_file("agent_runner", settings->agent_runner, R_OK))
         good = false;
     if (settings->runtime == RUNTIME_LOCAL && !check_file("sandboxd", settings->sandboxd, X_OK))

@@ -135,6 +135,8 @@ static void finish(struct master *master)
     master->current = master->next;
     master->next = NULL;
     log_set_level((enum log_level)master->current->plan.settings->log_level);
+    if (!log_use_file(master->current->plan.settings->log_file))
+        log_error("the master's log goes on to where it was");
     if (master->runtime != NULL)
         runtime_use_settings(master->runtime, master->current->plan.settings);
     log_info("generation %u serves, generation %u drains", master->current->plan.generation, old->plan.generation);

@@ -23,6 +23,7 @@
 #define HEARTBEAT_MS 1000
 /* A leaving worker looks this often whether the last client has taken everything. */
 #define LEAVING_CHECK_MS 50
+#define SIGNAL_COUNT     3
 
 enum worker_phase {
     PHASE_SERVING,  /* accepting */
@@ -42,8 +43,8 @@ struct worker {
     uint64_t trimmed_at_runs; /* ended when memory was returned last */
     struct event *heartbeat;
     struct event *from_master;
-    struct event *phase_timer; /* end of the drain, then of the deletions */
-    struct event *signals[2];  /* TERM, QUIT */
+    struct event *phase_timer;           /* end of the drain, then of the deletions */
+    struct event *signals[SIGNAL_COUNT]; /* TERM, QUIT, USR1 */
     enum worker_exit exit_code;
 };
 
@@ -119,6 +120,12 @@ static void on_phase_timer(evutil_socket_t fd, short what, void *context)
 
 /* --- master ------------------------------------------------------------------------------------------- */
 
+static void reopen_logs(const struct worker *worker)
+{
+    (void)worker;
+    log_reopen();
+}
+
 static void obey(struct worker *worker, char message)
 {
     switch (message) {
@@ -136,7 +143,7 @@ static void obey(struct worker *worker, char message)
         run_cancel_wanted(&worker->host);
         break;
     case MASTER_SAYS_REOPEN:
-        log_reopen();
+        reopen_logs(worker);
         break;
     default:
         log_warn("unknown message 0x%02x from the master", (unsigned char)message);
@@ -173,9 +180,11 @@ static void on_master(evutil_socket_t fd, short what, void *context)
 
 static void on_signal(evutil_socket_t number, short what, void *context)
 {
-    (void)number;
     (void)what;
-    end_now(context);
+    if (number == SIGUSR1)
+        reopen_logs(context);
+    else
+        end_now(context);
 }
 
 /* What a burst of runs took goes back to the system with its last run: malloc keeps what is not at the heap's end. */
@@ -222,14 +231,14 @@ static void on_libevent_log(int severity, const char *message)
 
 static bool watch(struct worker *worker)
 {
-    static const int numbers[] = {SIGTERM, SIGQUIT};
+    static const int numbers[SIGNAL_COUNT] = {SIGTERM, SIGQUIT, SIGUSR1};
 
     worker->heartbeat = event_new(worker->base, -1, EV_PERSIST, on_heartbeat, worker);
     worker->from_master = event_new(worker->base, worker->context->master_fd, EV_READ | EV_PERSIST, on_master, worker);
     worker->phase_timer = evtimer_new(worker->base, on_phase_timer, worker);
     if (worker->heartbeat == NULL || worker->from_master == NULL || worker->phase_timer == NULL)
         return false;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < SIGNAL_COUNT; i++) {
         worker->signals[i] = evsignal_new(worker->base, numbers[i], on_signal, worker);
         if (worker->signals[i] == NULL || event_add(worker->signals[i], NULL) < 0)
             return false;
@@ -298,7 +307,7 @@ static void tear_down(struct worker *worker)
     project_dir_free(worker->host.project_dir);
     history_free(worker->host.history);
     agent_runner_release(&worker->host.runner);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < SIGNAL_COUNT; i++) {
         if (worker->signals[i] != NULL)
             event_free(worker->signals[i]);
     }
@@ -344,7 +353,7 @@ int worker_main(const struct worker_context *context)
     struct worker worker = {.context = context, .exit_code = WORKER_EXIT_OK};
 
     atomic_store(&own_slot(&worker)->pid, (int)getpid());
-    if (!set_up(&worker) || !say_ready(&worker)) {
+    if (!log_use_file(context->settings->log_file) || !set_up(&worker) || !say_ready(&worker)) {
         log_error("cannot start: see above; out of memory if nothing is there");
         worker.exit_code = WORKER_EXIT_BOOT;
     } else if (event_base_dispatch(worker.base) < 0) {
