@@ -209,6 +209,15 @@ static void put_text(enum log_level level, const char *text)
         put_on_stderr(level, text);
 }
 
+/* A line is one line, whatever somebody forgot to clean. */
+static void blank_controls(char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = ' ';
+    }
+}
+
 static void __attribute__((format(printf, 2, 0))) put_line(enum log_level level, const char *format, va_list args)
 {
     char text[LINE_MAX_BYTES - PREFIX_MAX_BYTES];
@@ -216,6 +225,7 @@ static void __attribute__((format(printf, 2, 0))) put_line(enum log_level level,
 
     if (vsnprintf(text, sizeof text, format, args) < 0)
         *text = '\0';
+    blank_controls(text);
     if (level == LOG_LEVEL_ERROR && logger.copy != NULL) {
         snprintf(logger.copy, logger.copy_size, "%s", text);
         logger.copy = NULL;

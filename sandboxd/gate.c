@@ -1,6 +1,7 @@
 #include "sandboxd/gate.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -65,9 +66,9 @@ static void refuse(struct connection *connection, const char *status, const char
 {
     char cleaned[LOG_CLEAN_BUFFER];
 
-    log_info("sandbox %s: gate refuses %s:%u: %s", connection->sandbox->id,
-             log_clean(connection->target.host, strlen(connection->target.host), cleaned), connection->target.port,
-             text);
+    log_info_limited("sandbox %s: gate refuses %s:%u: %s", connection->sandbox->id,
+                     log_clean(connection->target.host, strlen(connection->target.host), cleaned),
+                     connection->target.port, text);
     if (!connection->is_proxied) {
         connection_close(connection);
         return;

@@ -1,6 +1,7 @@
 #include "worker/acceptor.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "worker/timer.h"
 
 #include <errno.h>
@@ -107,7 +108,7 @@ static void on_error(struct evconnlistener *listener, void *context)
     int error = errno;
 
     (void)context;
-    log_warn("cannot accept a connection: %s; trying again in %d ms", strerror(error), ACCEPT_PAUSE_MS);
+    log_warn_limited("cannot accept a connection: %s; trying again in %d ms", strerror(error), ACCEPT_PAUSE_MS);
     for (size_t i = 0; i < acceptor->count; i++) {
         struct gate *gate = &acceptor->gates[i];
 

@@ -1,6 +1,7 @@
 #include "worker/agent_stream.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/scoreboard.h"
 #include "worker/byte_space.h"
 #include "worker/connect_rpc.h"
@@ -108,8 +109,8 @@ static void fail(struct agent_stream *stream, enum run_error error, bool probe_f
     char clean[LOG_CLEAN_BUFFER];
 
     if (stream->state == STREAM_EXITED)
-        log_info("sandbox %s: after the end of its process: %s", stream->sandbox->id,
-                 log_clean(message, strlen(message), clean));
+        log_info_limited("sandbox %s: after the end of its process: %s", stream->sandbox->id,
+                         log_clean(message, strlen(message), clean));
     if (stream->state != STREAM_OPENING && stream->state != STREAM_RUNNING)
         return;
     stream->state = STREAM_FAILED;

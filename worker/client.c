@@ -1,6 +1,7 @@
 #include "worker/client.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "worker/timer.h"
 
 #include <event2/buffer.h>
@@ -187,7 +188,7 @@ static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info
         break;
     case CLIENT_SERVING:
         evbuffer_drain(input, evbuffer_get_length(input));
-        log_info("connection closed: the client sent bytes after its request");
+        log_info_limited("connection closed: the client sent bytes after its request");
         gone(client);
         break;
     default:

@@ -1,6 +1,7 @@
 #include "worker/collection.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/scoreboard.h"
 #include "worker/agent_config.h"
 #include "worker/agent_stream.h"
@@ -74,7 +75,7 @@ static void done(struct collection *collection)
 /* The file is left out; why is the operator's to know. */
 static void leave_out(struct collection *collection, const char *reason)
 {
-    log_info("sandbox %s: a file is not returned: %s", collection->sandbox->id, reason);
+    log_info_limited("sandbox %s: a file is not returned: %s", collection->sandbox->id, reason);
     collection->incomplete = true;
     spool_free(collection->spool);
     collection->spool = NULL;
@@ -262,7 +263,7 @@ static void on_listing_exit(void *context, int exit_code, const char *status)
     struct collection *collection = context;
 
     if (exit_code != 0)
-        log_info("sandbox %s: listing of files: %s", collection->sandbox->id, status);
+        log_info_limited("sandbox %s: listing of files: %s", collection->sandbox->id, status);
     agent_stream_cancel(collection->listing);
     collection->listing = NULL;
     parse_listing(collection);
@@ -274,7 +275,8 @@ static void on_listing_lost(void *context, enum run_error error, const char *mes
 {
     struct collection *collection = context;
 
-    log_info("sandbox %s: listing of files failed: %s: %s", collection->sandbox->id, run_error_code(error), message);
+    log_info_limited("sandbox %s: listing of files failed: %s: %s", collection->sandbox->id, run_error_code(error),
+                     message);
     done(collection);
 }
 
@@ -285,7 +287,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
-    log_info("sandbox %s: collecting files took too long", collection->sandbox->id);
+    log_info_limited("sandbox %s: collecting files took too long", collection->sandbox->id);
     collection->incomplete = collection->listing == NULL;
     done(collection);
 }

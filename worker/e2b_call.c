@@ -1,6 +1,7 @@
 #include "worker/e2b_call.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/scoreboard.h"
 #include "worker/timer.h"
 
@@ -150,9 +151,10 @@ static void on_answer(void *context, const struct http_answer *answer)
     }
     call->fate_unknown |= verdict->fate_unknown;
     e2b_message(answer, call->e2b.service->api_key, call->message);
-    log_info("sandbox service: %s%s%s: try %d failed: %s; next in %lld ms", e2b_stage_name(call->spec.stage),
-             call->spec.sandbox != NULL ? " of sandbox " : "", call->spec.sandbox != NULL ? call->spec.sandbox->id : "",
-             call->tries, log_clean(call->message, strlen(call->message), clean), (long long)wait_ms);
+    log_info_limited("sandbox service: %s%s%s: try %d failed: %s; next in %lld ms", e2b_stage_name(call->spec.stage),
+                     call->spec.sandbox != NULL ? " of sandbox " : "",
+                     call->spec.sandbox != NULL ? call->spec.sandbox->id : "", call->tries,
+                     log_clean(call->message, strlen(call->message), clean), (long long)wait_ms);
     timer_start(call->retry_timer, wait_ms);
 }
 

@@ -1,6 +1,7 @@
 #include "worker/event_stream.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/metrics.h"
 #include "common/scoreboard.h"
 #include "worker/client.h"
@@ -77,7 +78,7 @@ static void tell_gone(struct event_stream *stream, const char *reason)
     if (!told)
         stream->handlers.on_gone(stream->handlers.context, reason);
     else
-        log_info("connection closed, the end of a run's stream was not taken: %s", reason);
+        log_info_limited("connection closed, the end of a run's stream was not taken: %s", reason);
 }
 
 /* --- connection --------------------------------------------------------------------------------------- */

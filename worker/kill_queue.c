@@ -1,6 +1,7 @@
 #include "worker/kill_queue.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/scoreboard.h"
 #include "worker/e2b_metrics.h"
 #include "worker/timer.h"
@@ -130,8 +131,8 @@ static void try_later(struct kill *kill, int64_t wait_ms, const char *reason)
         give_up(kill, "", reason);
         return;
     }
-    log_warn("run %s: cannot delete sandbox %s: %s; next try in %lld ms", kill->run_id, kill->sandbox_id,
-             log_clean(reason, strlen(reason), clean), (long long)wait_ms);
+    log_warn_limited("run %s: cannot delete sandbox %s: %s; next try in %lld ms", kill->run_id, kill->sandbox_id,
+                     log_clean(reason, strlen(reason), clean), (long long)wait_ms);
     timer_start(kill->retry_timer, wait_ms);
 }
 

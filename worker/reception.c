@@ -1,6 +1,7 @@
 #include "worker/reception.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/metrics.h"
 #include "worker/auth.h"
 #include "worker/cors.h"
@@ -77,11 +78,36 @@ static void write_detail(struct visit *visit, int status, const char *detail)
                                                              .fields = visit->fields});
 }
 
+#define REFUSAL(status)                                                                                                \
+    {                                                                                                                  \
+        (status),                                                                                                      \
+        {                                                                                                              \
+            .level = LOG_LEVEL_INFO, .like = "request refused: " #status                                               \
+        }                                                                                                              \
+    }
+
+/* A flood of one kind hides none of another. */
+static bool may_log(int status)
+{
+    static struct {
+        int status;
+        struct log_limit limit;
+    } kinds[] = {REFUSAL(400), REFUSAL(401), REFUSAL(408), REFUSAL(413), REFUSAL(414),
+                 REFUSAL(417), REFUSAL(431), REFUSAL(503), REFUSAL(0)};
+    size_t i = 0;
+
+    while (kinds[i].status != status && kinds[i].status != 0)
+        i++;
+    return log_limit_allows(&kinds[i].limit, monotonic_ms());
+}
+
 void reception_log_refusal(const struct admission *admission, int fd, int status, const char *reason)
 {
     char peer[PEER_NAME_MAX_BYTES];
     const char *client = admission->forwarded_for;
 
+    if (!may_log(status))
+        return;
     if (*client == '\0') {
         peers_name(fd, peer);
         client = peer;

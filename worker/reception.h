@@ -35,7 +35,7 @@ struct admission reception_admit(struct reception *reception, const struct reque
  */
 void reception_refuse(const struct admission *admission, int status, int fd, struct evbuffer *output);
 
-/* Logs that a client, at the other end of fd, was refused. */
+/* Logs that a client, at the other end of fd, was refused: of each status within the bounds of log_limit.h. */
 void reception_log_refusal(const struct admission *admission, int fd, int status, const char *reason);
 
 #endif

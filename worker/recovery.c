@@ -1,6 +1,7 @@
 #include "worker/recovery.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/metrics.h"
 #include "worker/run_facts.h"
 #include "worker/sandbox_list.h"
@@ -177,7 +178,7 @@ static void on_sandbox(void *context, const struct listed_sandbox *sandbox)
     if (kill_queue_has(host->kills, sandbox->id)) /* found before */
         return;
     metrics_add(METRIC_LEAKS_REAPED, 1);
-    log_warn("sandbox %s of this instance belongs to no run: deleting it", sandbox->id);
+    log_warn_limited("sandbox %s of this instance belongs to no run: deleting it", sandbox->id);
     kill_queue_add(host->kills, &(struct kill_order){.service = look->service,
                                                      .sandbox_id = sandbox->id,
                                                      .run_id = "-",
@@ -190,7 +191,7 @@ static void on_listed(void *context, const char *error)
 
     look->listing = NULL;
     if (error != NULL)
-        log_warn("cannot look for sandboxes of this instance that no run knows: %s", error);
+        log_warn_limited("cannot look for sandboxes of this instance that no run knows: %s", error);
     end_look(look);
 }
 

@@ -1,6 +1,7 @@
 #include "worker/stray_search.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/metrics.h"
 #include "worker/sandbox_list.h"
 #include "worker/timer.h"
@@ -73,7 +74,7 @@ static void on_found(void *context, const struct listed_sandbox *sandbox)
     if (strcmp(sandbox->id, stray->own_sandbox_id) == 0 || kill_queue_has(stray->search->kills, sandbox->id))
         return;
     metrics_add(METRIC_LEAKS_REAPED, 1);
-    log_warn("run %s: found its sandbox %s, whose creation was not answered", stray->run_id, sandbox->id);
+    log_warn_limited("run %s: found its sandbox %s, whose creation was not answered", stray->run_id, sandbox->id);
     kill_queue_add(stray->search->kills, &(struct kill_order){.service = stray->service,
                                                               .sandbox_id = sandbox->id,
                                                               .run_id = stray->run_id,
@@ -87,7 +88,7 @@ static void on_listed(void *context, const char *error)
     stray->listing = NULL;
     stray->search->in_flight--;
     if (error != NULL)
-        log_warn("run %s: cannot look for its sandbox: %s", stray->run_id, error);
+        log_warn_limited("run %s: cannot look for its sandbox: %s", stray->run_id, error);
     next_lookup(stray);
 }
 

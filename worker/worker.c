@@ -1,6 +1,7 @@
 #include "worker/worker.h"
 
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "worker/embedded.h"
 #include "worker/history.h"
 #include "worker/history_store.h"
@@ -210,6 +211,7 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     server_sweep(worker->server);
     run_cancel_wanted(&worker->host);
     return_memory(worker);
+    log_limit_tick(monotonic_ms());
     if (worker->phase == PHASE_SERVING)
         recovery_tick(worker->recovery);
     leave_if_idle(worker);
@@ -226,7 +228,7 @@ static void on_libevent_fatal(int error)
 static void on_libevent_log(int severity, const char *message)
 {
     if (severity >= EVENT_LOG_WARN)
-        log_warn("libevent: %s", message);
+        log_warn_limited("libevent: %s", message);
 }
 
 static bool watch(struct worker *worker)

@@ -160,3 +160,18 @@ async def test_a_full_disk_costs_lines_and_nothing_else(start_server, client, tm
     (lost,) = re.findall(r" error: (\d+) lines of the log are lost: File too large", "\n".join(lines))
     assert int(lost) == 9  # started, sandbox created, ended
     assert server.stderr.count("\n") == 2
+
+
+# --- floods ---
+
+
+async def test_a_flood_of_refusals_is_held_back_and_hides_no_other(start_server, client):
+    key = "k" * 40
+    server = start_server(workers=1, env={"SANDSTORM_API_KEY": key})
+    headers = {"Authorization": f"Bearer {key[::-1]}x"}
+    for _ in range(45):
+        assert (await client.get(f"{server.url}/runs", headers=headers)).status_code == 401
+    target = f"{server.url}/health?{'x' * 9000}"
+    assert (await client.get(target)).status_code == 414
+    log = await asyncio.to_thread(server.wait_log, "request refused: 414 URI too long")
+    assert log.count("request refused: 401 Invalid authentication credentials") == 30

@@ -189,6 +189,14 @@ static void test_journald_gets_priorities_only_on_its_own_stream(void **state)
     unsetenv("JOURNAL_STREAM");
 }
 
+static void test_a_line_is_one_line_whatever_is_in_it(void **state)
+{
+    (void)state;
+    log_info("%s", "one\n2026-01-01T00:00:00.000Z forged[1] error: two\x1b[31m\x7f");
+    assert_int_equal(count_lines(errors, "\n"), 1);
+    assert_int_equal(count_lines(errors, "one 2026-01-01T00:00:00.000Z forged[1] error: two [31m \n"), 1);
+}
+
 static void test_a_long_line_is_cut_and_ended(void **state)
 {
     static char text[8192];
@@ -350,6 +358,7 @@ int main(void)
         TEST(test_a_renamed_file_is_opened_again),
         TEST(test_stderr_that_is_appended_to_a_file_is_opened_again),
         TEST(test_journald_gets_priorities_only_on_its_own_stream),
+        TEST(test_a_line_is_one_line_whatever_is_in_it),
         TEST(test_a_long_line_is_cut_and_ended),
         TEST(test_lines_lost_on_a_full_disk_are_counted_and_said_once),
         TEST(test_a_line_torn_by_another_is_ended_first),
