@@ -24,7 +24,6 @@
 #define HEARTBEAT_MS 1000
 /* A leaving worker looks this often whether the last client has taken everything. */
 #define LEAVING_CHECK_MS 50
-#define SIGNAL_COUNT     3
 
 enum worker_phase {
     PHASE_SERVING,  /* accepting */
@@ -44,8 +43,8 @@ struct worker {
     uint64_t trimmed_at_runs; /* ended when memory was returned last */
     struct event *heartbeat;
     struct event *from_master;
-    struct event *phase_timer;           /* end of the drain, then of the deletions */
-    struct event *signals[SIGNAL_COUNT]; /* TERM, QUIT, USR1 */
+    struct event *phase_timer; /* end of the drain, then of the deletions */
+    struct event *signals[2];  /* TERM, QUIT */
     enum worker_exit exit_code;
 };
 
@@ -121,12 +120,6 @@ static void on_phase_timer(evutil_socket_t fd, short what, void *context)
 
 /* --- master ------------------------------------------------------------------------------------------- */
 
-static void reopen_logs(const struct worker *worker)
-{
-    (void)worker;
-    log_reopen();
-}
-
 static void obey(struct worker *worker, char message)
 {
     switch (message) {
@@ -144,7 +137,7 @@ static void obey(struct worker *worker, char message)
         run_cancel_wanted(&worker->host);
         break;
     case MASTER_SAYS_REOPEN:
-        reopen_logs(worker);
+        log_reopen();
         break;
     default:
         log_warn("unknown message 0x%02x from the master", (unsigned char)message);
@@ -181,11 +174,9 @@ static void on_master(evutil_socket_t fd, short what, void *context)
 
 static void on_signal(evutil_socket_t number, short what, void *context)
 {
+    (void)number;
     (void)what;
-    if (number == SIGUSR1)
-        reopen_logs(context);
-    else
-        end_now(context);
+    end_now(context);
 }
 
 /* What a burst of runs took goes back to the system with its last run: malloc keeps what is not at the heap's end. */
@@ -233,14 +224,14 @@ static void on_libevent_log(int severity, const char *message)
 
 static bool watch(struct worker *worker)
 {
-    static const int numbers[SIGNAL_COUNT] = {SIGTERM, SIGQUIT, SIGUSR1};
+    static const int numbers[] = {SIGTERM, SIGQUIT};
 
     worker->heartbeat = event_new(worker->base, -1, EV_PERSIST, on_heartbeat, worker);
     worker->from_master = event_new(worker->base, worker->context->master_fd, EV_READ | EV_PERSIST, on_master, worker);
     worker->phase_timer = evtimer_new(worker->base, on_phase_timer, worker);
     if (worker->heartbeat == NULL || worker->from_master == NULL || worker->phase_timer == NULL)
         return false;
-    for (size_t i = 0; i < SIGNAL_COUNT; i++) {
+    for (size_t i = 0; i < 2; i++) {
         worker->signals[i] = evsignal_new(worker->base, numbers[i], on_signal, worker);
         if (worker->signals[i] == NULL || event_add(worker->signals[i], NULL) < 0)
             return false;
@@ -309,7 +300,7 @@ static void tear_down(struct worker *worker)
     project_dir_free(worker->host.project_dir);
     history_free(worker->host.history);
     agent_runner_release(&worker->host.runner);
-    for (size_t i = 0; i < SIGNAL_COUNT; i++) {
+    for (size_t i = 0; i < 2; i++) {
         if (worker->signals[i] != NULL)
             event_free(worker->signals[i]);
     }

@@ -55,7 +55,7 @@ struct worker_context {
 /*
  * The life of one worker, called in the forked child with all signals at their defaults but HUP, TTIN, TTOU, INT and
  * PIPE, which are ignored. Opens its own logs, sets the slot's pid and state, says ready, returns an enum worker_exit.
- * TERM and QUIT end it as MASTER_SAYS_END does, USR1 is MASTER_SAYS_REOPEN.
+ * TERM and QUIT end it as MASTER_SAYS_END does.
  */
 int worker_main(const struct worker_context *context);
 

@@ -7,6 +7,7 @@ import resource
 import signal
 
 import pytest
+from harness import procfs
 from harness.client import query, script
 from harness.server import run_program
 from harness.waiting import eventually, eventually_async
@@ -31,15 +32,13 @@ def rotate(server, *paths) -> None:
     """What logrotate does: renames, then USR1. Waits until no process has a renamed file open."""
     old = [path.rename(f"{path}.{sum(1 for _ in path.parent.glob(path.name + '.*')) + 1}") for path in paths]
     pids = {server.pid} | server.workers()
-    for pid in pids - {server.pid}:
-        server.signal(signal.SIGUSR1, pid)
     server.signal(signal.SIGUSR1)
 
     def released() -> bool:
-        open_files = {os.readlink(entry) for pid in server.workers() for entry in os.scandir(f"/proc/{pid}/fd")}
+        open_files = {target for pid in pids for target in procfs.descriptors(pid).values()}
         return not open_files & {str(path) for path in old}
 
-    eventually(released, 5, "the workers to let go of the old logs")
+    eventually(released, 5, "all processes to let go of the old logs")
 
 
 # --- log_file ---
