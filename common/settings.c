@@ -89,6 +89,10 @@ static const struct setting table[] = {
      "longest drain on stop or reload; default = timeout"},
     {"worker_timeout", TYPE_DURATION, HOT, AT(worker_timeout_ms), "30", 1000, HOUR_MS, NULL, NULL,
      "a worker whose loop is silent this long is replaced"},
+    {"worker_max_requests", TYPE_INTEGER, HOT, AT(worker_max_requests), "0", 0, 1000000000, NULL, NULL,
+     "runs after which a worker is replaced by a fresh one; 0 = never"},
+    {"worker_max_requests_jitter", TYPE_INTEGER, HOT, AT(worker_max_requests_jitter), "0", 0, 1000000000, NULL, NULL,
+     "up to so many runs more, drawn for each worker, so that they are not replaced together"},
     {"max_runs", TYPE_INTEGER, FIXED, AT(max_runs), "1024", 1, 100000, NULL, NULL,
      "live runs of all workers together; more get 503"},
     {"runtime", TYPE_CHOICE, FIXED, AT(runtime), "auto", 0, 0, runtime_choices, NULL,
@@ -919,17 +923,17 @@ void settings_print(const struct settings_load *load, FILE *out)
 
 void settings_print_help(FILE *out)
 {
-    fputs(
-        "usage: sandstorm [--config FILE] [--SETTING VALUE]...\n"
-        "       sandstorm status [--json] [--pid PID] [--SETTING VALUE]...\n"
-        "       sandstorm --check | --version | --help\n\n"
-        "Runs AI agents for clients of POST /query, each in a fresh sandbox.\n\n"
-        "  --config FILE            settings file (also SANDSTORM_CONFIG)\n"
-        "  --check                  print every effective setting and its source; exit 0 or 1\n"
-        "  status                   tell how the server of this state_dir is, or that of --pid, even when it does not\n"
-        "                           answer; exit 0, or 3 when it does not run, or 1 when it cannot be seen\n\n"
-        "Settings (also SANDSTORM_<NAME> in the environment or `.env`, `name = value` in the file):\n",
-        out);
+    fputs("usage: sandstorm [--config FILE] [--SETTING VALUE]...\n"
+          "       sandstorm status [--json] [--pid PID] [--SETTING VALUE]...\n"
+          "       sandstorm --check | --version | --help\n\n"
+          "Runs AI agents for clients of POST /query, each in a fresh sandbox.\n\n"
+          "  --config FILE                 settings file (also SANDSTORM_CONFIG)\n"
+          "  --check                       print every effective setting and its source; exit 0 or 1\n"
+          "  status                        tell how the server of this state_dir is, or that of --pid, even when it "
+          "does not\n"
+          "                                answer; exit 0, or 3 when it does not run, or 1 when it cannot be seen\n\n"
+          "Settings (also SANDSTORM_<NAME> in the environment or `.env`, `name = value` in the file):\n",
+          out);
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         const char *shown = table[i].default_text != NULL ? table[i].default_text : "";
         char option[KEY_MAX_BYTES];
@@ -937,7 +941,7 @@ void settings_print_help(FILE *out)
         snprintf(option, sizeof option, "%s", table[i].key);
         for (char *c = option; *c != '\0'; c++)
             *c = *c == '_' ? '-' : *c;
-        fprintf(out, "  --%-22s %s%s%s%s\n", option, table[i].help, *shown != '\0' ? " [" : "", shown,
+        fprintf(out, "  --%-27s %s%s%s%s\n", option, table[i].help, *shown != '\0' ? " [" : "", shown,
                 *shown != '\0' ? "]" : "");
     }
 }

@@ -37,6 +37,8 @@ struct settings {
     char *bind; /* list of host:port, [v6]:port */
     int64_t backlog;
     int64_t worker_timeout_ms;
+    int64_t worker_max_requests; /* 0: no limit */
+    int64_t worker_max_requests_jitter;
     int64_t graceful_timeout_ms;
     int64_t log_level; /* enum log_level */
     char *log_file;    /* "": standard error */

@@ -81,10 +81,37 @@ int64_t generation_deadline_ms(const struct generation *generation)
     return earliest_ms;
 }
 
-void generation_admitted(struct generation *generation)
+/* Who drains in its place grows no more than what serves: runs may be long, and limits low. */
+static bool may_recycle(const struct generation *generation, struct workers *workers)
 {
-    if (generation->state != GENERATION_STARTING)
+    for (unsigned i = 0; i < SETTINGS_WORKERS_MAX; i++) {
+        if (generation->seats[i].successor != NULL)
+            return false;
+    }
+    return workers_count_draining(workers, generation->plan.generation) < generation_wanted(generation);
+}
+
+void generation_recycle(struct generation *generation, struct workers *workers, int64_t now_ms)
+{
+    if (generation->state != GENERATION_SERVING)
         return;
+    for (unsigned i = 0; i < SETTINGS_WORKERS_MAX; i++) {
+        struct seat *seat = &generation->seats[i];
+
+        if (seat->worker == NULL || now_ms < seat->throttle.not_before_ms || !workers_is_spent(workers, seat->worker) ||
+            !may_recycle(generation, workers))
+            continue;
+        log_info("worker %d (pid %d) has served %lld runs or more: another one takes its place", seat->worker->slot,
+                 (int)seat->worker->pid, (long long)seat->worker->run_limit);
+        seat->successor = workers_spawn(workers, &generation->plan, i);
+        if (seat->successor == NULL)
+            note_failed_fork(generation, seat, now_ms);
+        return;
+    }
+}
+
+static void begin_to_serve(struct generation *generation)
+{
     for (unsigned i = 0; i < SETTINGS_WORKERS_MAX; i++) {
         const struct seat *seat = &generation->seats[i];
 
@@ -94,13 +121,32 @@ void generation_admitted(struct generation *generation)
     generation->state = GENERATION_SERVING;
 }
 
+void generation_admitted(struct generation *generation, struct workers *workers, struct worker *worker)
+{
+    struct seat *seat = &generation->seats[worker->seat];
+    struct worker *spent = seat->worker;
+
+    if (generation->state == GENERATION_STARTING)
+        begin_to_serve(generation);
+    if (seat->successor != worker)
+        return;
+    seat->worker = worker;
+    seat->successor = NULL;
+    workers_event(workers, spent, EVENT_DRAIN);
+}
+
 void generation_buried(struct generation *generation, const struct worker *worker, bool finished_job, int64_t now_ms)
 {
     struct seat *seat = &generation->seats[worker->seat];
 
-    if (seat->worker != worker)
+    if (seat->worker == worker) {
+        seat->worker = seat->successor; /* which is only a little early then */
+        seat->successor = NULL;
+    } else if (seat->successor == worker) {
+        seat->successor = NULL;
+    } else {
         return;
-    seat->worker = NULL;
+    }
     if (generation->state == GENERATION_STARTING)
         generation->state = GENERATION_FAILED;
     throttle_note_death(&seat->throttle, now_ms, now_ms - worker->started_ms, finished_job);
@@ -109,14 +155,16 @@ void generation_buried(struct generation *generation, const struct worker *worke
                  (long long)(seat->throttle.not_before_ms - now_ms) / 1000);
 }
 
-/* The seat is given up; who sat there drains. */
+/* The seat is given up; who sat there, or was about to, drains. */
 static void clear_seat(struct seat *seat, struct workers *workers)
 {
-    struct worker *worker = seat->worker;
+    struct worker *const leaving[] = {seat->worker, seat->successor};
 
     *seat = (struct seat){.wanted = false};
-    if (worker != NULL)
-        workers_event(workers, worker, EVENT_DRAIN);
+    for (size_t i = 0; i < sizeof leaving / sizeof *leaving; i++) {
+        if (leaving[i] != NULL)
+            workers_event(workers, leaving[i], EVENT_DRAIN);
+    }
 }
 
 void generation_retire(struct generation *generation, struct workers *workers)

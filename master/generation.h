@@ -3,8 +3,9 @@
  *
  * A generation wants as many seats filled as there should be workers. A worker that dies leaves its seat vacant and the
  * next generation_fill() fills it, as soon as that seat's throttle allows. A worker told to drain has left its seat
- * already: it is nobody's but the table's until it is buried. A generation that has never served is not refilled: the
- * first death fails it.
+ * already: it is nobody's but the table's until it is buried. A worker that has served its worker_max_requests keeps
+ * its seat until its successor is ready; one seat at a time has a successor. A generation that has never served is not
+ * refilled: the first death fails it.
  */
 #ifndef MASTER_GENERATION_H
 #define MASTER_GENERATION_H
@@ -24,7 +25,8 @@ enum generation_state {
 
 struct seat {
     bool wanted;
-    struct worker *worker; /* NULL: vacant */
+    struct worker *worker;    /* NULL: vacant */
+    struct worker *successor; /* starts, to take the worker's place; NULL: none */
     struct throttle throttle;
 };
 
@@ -53,8 +55,14 @@ void generation_fill(struct generation *generation, struct workers *workers, int
 /* When generation_fill() has something to do next; -1: never. */
 int64_t generation_deadline_ms(const struct generation *generation);
 
-/* A worker of it said ready: the last one makes it a serving generation. */
-void generation_admitted(struct generation *generation);
+/* Starts a successor for a worker that has served its runs, if there is one and nothing speaks against it now. */
+void generation_recycle(struct generation *generation, struct workers *workers, int64_t now_ms);
+
+/*
+ * A worker of it said ready: the last one makes it a serving generation, and a successor takes its seat, whose worker
+ * drains.
+ */
+void generation_admitted(struct generation *generation, struct workers *workers, struct worker *worker);
 /* A worker was buried: its seat is vacant, if it still had one. */
 void generation_buried(struct generation *generation, const struct worker *worker, bool finished_job, int64_t now_ms);
 

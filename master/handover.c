@@ -40,9 +40,9 @@ void handover_free(struct handover *handover)
 
 static void write_worker(const struct worker *w, FILE *out)
 {
-    fprintf(out, "worker %d %d %d %u %u %d %d %d %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\n", (int)w->pid,
-            w->slot, w->fd, w->generation, w->seat, (int)w->state, w->was_ready, w->is_unseen, w->started_ms,
-            w->deadline_ms, w->graceful_timeout_ms, w->worker_timeout_ms);
+    fprintf(out, "worker %d %d %d %u %u %d %d %d %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\n",
+            (int)w->pid, w->slot, w->fd, w->generation, w->seat, (int)w->state, w->was_ready, w->is_unseen,
+            w->started_ms, w->deadline_ms, w->graceful_timeout_ms, w->worker_timeout_ms, w->run_limit);
 }
 
 static void write_runtime(const struct runtime_handover *r, FILE *out)
@@ -143,9 +143,9 @@ static bool read_worker(struct handover *handover, const char *text)
     int state, was_ready, is_unseen;
 
     if (handover->worker_count >= SCOREBOARD_SLOTS_MAX ||
-        sscanf(text, "%d %d %d %u %u %d %d %d %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64, &w->pid, &w->slot, &w->fd,
-               &w->generation, &w->seat, &state, &was_ready, &is_unseen, &w->started_ms, &w->deadline_ms,
-               &w->graceful_timeout_ms, &w->worker_timeout_ms) != 12)
+        sscanf(text, "%d %d %d %u %u %d %d %d %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64, &w->pid,
+               &w->slot, &w->fd, &w->generation, &w->seat, &state, &was_ready, &is_unseen, &w->started_ms,
+               &w->deadline_ms, &w->graceful_timeout_ms, &w->worker_timeout_ms, &w->run_limit) != 13)
         return false;
     w->state = (enum child_state)state;
     w->was_ready = was_ready != 0;

@@ -148,12 +148,13 @@ static struct generation *generation_of(const struct master *master, const struc
 
 static void on_admitted(struct worker *worker, void *owner)
 {
-    struct generation *generation = generation_of(owner, worker);
+    const struct master *master = owner;
+    struct generation *generation = generation_of(master, worker);
 
     log_debug("worker %d (pid %d) is ready after %lld ms", worker->slot, (int)worker->pid,
               (long long)(monotonic_ms() - worker->started_ms));
     if (generation != NULL)
-        generation_admitted(generation);
+        generation_admitted(generation, master->workers, worker);
 }
 
 static void on_buried(struct worker *worker, bool finished_job, void *owner)
@@ -214,6 +215,8 @@ static void advance_starting(struct master *master, int64_t now_ms)
 static void advance_serving(struct master *master, int64_t now_ms)
 {
     generation_fill(master->current, master->workers, now_ms);
+    if (master->next == NULL)
+        generation_recycle(master->current, master->workers, now_ms);
     reload_advance(master, now_ms);
     upgrade_advance(master);
 }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -89,6 +90,18 @@ static void start_patience(struct worker *worker, int64_t now_ms)
     worker->deadline_ms = patience_ms < 0 ? -1 : now_ms + patience_ms;
 }
 
+/* worker_max_requests, and some more by chance. */
+static int64_t draw_run_limit(const struct settings *settings)
+{
+    uint64_t chance = 0;
+
+    if (settings->worker_max_requests == 0)
+        return 0;
+    if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) < 0)
+        chance = (uint64_t)monotonic_ms();
+    return settings->worker_max_requests + (int64_t)(chance % (uint64_t)(settings->worker_max_requests_jitter + 1));
+}
+
 /* Writes a forked worker into the table. */
 static struct worker *enter(struct workers *workers, const struct worker_plan *plan, int slot, pid_t pid, int fd)
 {
@@ -102,7 +115,8 @@ static struct worker *enter(struct workers *workers, const struct worker_plan *p
                               .state = CHILD_STARTING,
                               .started_ms = now_ms,
                               .graceful_timeout_ms = plan->settings->graceful_timeout_ms,
-                              .worker_timeout_ms = plan->settings->worker_timeout_ms};
+                              .worker_timeout_ms = plan->settings->worker_timeout_ms,
+                              .run_limit = draw_run_limit(plan->settings)};
     start_patience(worker, now_ms);
     workers->count++;
     return worker;
@@ -421,6 +435,23 @@ size_t workers_count_in(struct workers *workers, enum child_state state)
     for (const struct worker *w; (w = workers_next(workers, &cursor)) != NULL;)
         count += w->state == state;
     return count;
+}
+
+size_t workers_count_draining(struct workers *workers, unsigned generation)
+{
+    size_t cursor = 0, count = 0;
+
+    for (const struct worker *w; (w = workers_next(workers, &cursor)) != NULL;)
+        count += w->state == CHILD_DRAINING && w->generation == generation;
+    return count;
+}
+
+bool workers_is_spent(const struct workers *workers, const struct worker *worker)
+{
+    struct worker_slot *slot = &workers->scoreboard->slots[worker->slot];
+    uint64_t served = atomic_load(&slot->ended_runs) + atomic_load(&slot->live_runs);
+
+    return worker->run_limit > 0 && worker->state == CHILD_SERVING && served >= (uint64_t)worker->run_limit;
 }
 
 /* Is there a worker of its generation before it in the table? */

@@ -46,6 +46,7 @@ struct worker {
     int64_t deadline_ms; /* of its state; -1: none */
     int64_t graceful_timeout_ms;
     int64_t worker_timeout_ms;
+    int64_t run_limit; /* after so many runs it is to be replaced; 0: never */
 };
 
 /* What the table tells its owner. was_ready, seat, started_ms of the worker are still as they were. */
@@ -77,6 +78,10 @@ struct worker *workers_next(struct workers *workers, size_t *cursor);
 size_t workers_count(const struct workers *workers);
 /* How many are in a state. */
 size_t workers_count_in(struct workers *workers, enum child_state state);
+/* Those of a generation that drain. */
+size_t workers_count_draining(struct workers *workers, unsigned generation);
+/* Has it served as many runs as it may? */
+bool workers_is_spent(const struct workers *workers, const struct worker *worker);
 /* How many generations other than this one still have workers. */
 unsigned workers_other_generations(struct workers *workers, unsigned generation);
 

@@ -101,6 +101,21 @@ async def test_a_bad_reload_changes_nothing_and_says_why(double, start_server, c
     (await query(client, server, script())).check_complete(3)
 
 
+async def test_a_worker_that_served_its_runs_is_replaced_without_a_cut(double, start_server, client):
+    server = start_server("--worker-max-requests", "8", "--worker-max-requests-jitter", "2")
+    old = server.workers()
+    async with OpenStreams(double, server, client, 20) as held:
+        await eventually_async(lambda: len(server.workers() - old) >= 2, 15, "two replacements")
+        assert old <= server.workers(), "an old worker left its streams"
+        for _ in range(4):
+            (await query(client, server, script())).check_complete(3)
+        double.release("go")
+        for answer in await held.answers():
+            answer.check_complete(4)
+    await eventually_async(lambda: not old & server.workers() and len(server.workers()) == 2, 15, "the end of the old ones")
+    assert "died" not in server.stderr
+
+
 async def test_winch_drains_the_workers_and_a_hup_serves_who_waited(double, server, client):
     async with OpenStreams(double, server, client, 4) as held:
         server.signal(signal.SIGWINCH)

@@ -4,7 +4,8 @@
  *
  * The worker obeys the file `mode` of the test's directory: "serve", "boot" (exits before ready), "mute" (ready, then
  * no heartbeat), "deaf" (ready, ignores what the master says), "project" (the project is bad), "history" (it cannot be
- * restored), "grown" (it grows to eleven lines of one run), "late" (not ready before the mode is another).
+ * restored), "grown" (it grows to eleven lines of one run), "late" (not ready before the mode is another), "spent"
+ * (served 1000 runs already).
  */
 #ifndef TESTS_UNIT_MASTER_LIFE_H
 #define TESTS_UNIT_MASTER_LIFE_H
@@ -74,13 +75,13 @@ int worker_main(const struct worker_context *context)
 {
     const char ready = WORKER_SAYS_READY;
     struct worker_slot *slot = &context->scoreboard->slots[context->slot];
-    bool is_mute = mode_is("mute"), is_deaf = mode_is("deaf");
+    bool is_mute = mode_is("mute"), is_deaf = mode_is("deaf"), is_spent = mode_is("spent");
 
     if (mode_is("grown"))
         atomic_store(&context->scoreboard->history_lines, 11);
     if (mode_is("boot"))
         return WORKER_EXIT_BOOT;
-    while (mode_is("late"))
+    while (mode_is("late") && getppid() != 1)
         poll(NULL, 0, BEAT_MS / 5);
     if (send(context->master_fd, &ready, 1, MSG_NOSIGNAL) != 1)
         return WORKER_EXIT_FAILED;
@@ -94,6 +95,8 @@ int worker_main(const struct worker_context *context)
             return WORKER_EXIT_OK; /* nothing to drain: every order, and the master's death, means go */
         if (getppid() == 1 && is_deaf)
             return WORKER_EXIT_FAILED;
+        if (is_spent && !mode_is("spent"))
+            atomic_store(&slot->ended_runs, 1000);
         if (!is_mute)
             atomic_store(&slot->heartbeat_ms, monotonic_ms());
     }

@@ -20,7 +20,8 @@ static struct worker a_worker(int slot)
                            .started_ms = 123456789012 + slot,
                            .deadline_ms = -1,
                            .graceful_timeout_ms = 600000,
-                           .worker_timeout_ms = 30000};
+                           .worker_timeout_ms = 30000,
+                           .run_limit = slot};
 }
 
 static struct handover *a_handover(void)
@@ -106,12 +107,12 @@ static void test_what_is_not_understood_is_refused(void **state)
         "sandstorm-handover 1\nwurst 1\nend\n",
         "sandstorm-handover 1\nauth\nend\n",
         "sandstorm-handover 1\nworker 1 2 3\nend\n",
-        "sandstorm-handover 1\nworker 10 1024 3 1 0 1 1 0 0 0 0 0\nend\n",
-        "sandstorm-handover 1\nworker 10 1 3 1 256 1 1 0 0 0 0 0\nend\n",
-        "sandstorm-handover 1\nworker 0 1 3 1 0 1 1 0 0 0 0 0\nend\n",
-        "sandstorm-handover 1\nworker 10 1 3 1 0 7 1 0 0 0 0 0\nend\n",
+        "sandstorm-handover 1\nworker 10 1024 3 1 0 1 1 0 0 0 0 0 0\nend\n",
+        "sandstorm-handover 1\nworker 10 1 3 1 256 1 1 0 0 0 0 0 0\nend\n",
+        "sandstorm-handover 1\nworker 0 1 3 1 0 1 1 0 0 0 0 0 0\nend\n",
+        "sandstorm-handover 1\nworker 10 1 3 1 0 7 1 0 0 0 0 0 0\nend\n",
     };
-    struct handover *good = read_back(text_fd("sandstorm-handover 1\nworker 10 1 3 1 0 1 1 0 0 0 0 0\nend\n"));
+    struct handover *good = read_back(text_fd("sandstorm-handover 1\nworker 10 1 3 1 0 1 1 0 0 0 0 0 0\nend\n"));
 
     (void)state;
     assert_non_null(good);

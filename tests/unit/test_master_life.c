@@ -163,6 +163,36 @@ static void test_one_worker_more_and_one_fewer(void **state)
     expect_exit(&server, 0);
 }
 
+/* Their successors are ready first, one at a time: while the first of them is late, both go on. */
+static void test_workers_that_served_their_runs_are_replaced_one_by_one(void **state)
+{
+    struct server server = start_server("serve");
+    pid_t spent[2], others[4];
+    size_t count;
+
+    (void)state;
+    expect_told(&server, "READY=1");
+    write_file(mode_path, "spent");
+    write_file(config_path, "workers = 2\nworker_max_requests = 990\nworker_max_requests_jitter = 10\n");
+    kill(server.pid, SIGHUP);
+    expect_told(&server, "RELOADING=1");
+    expect_told(&server, "READY=1");
+    expect_children(&server, 2, -1);
+    write_file(mode_path, "late");
+    expect_children(&server, 3, -1);
+    assert_int_equal(children_of(server.pid, spent, 2), 2);
+    kill(server.pid, SIGTTIN);
+    expect_children(&server, 4, -1);
+    write_file(mode_path, "serve");
+    expect_children(&server, 3, spent[0]);
+    expect_children(&server, 3, spent[1]);
+    count = children_of(server.pid, others, COUNT(others));
+    for (size_t i = 0; i < count; i++)
+        assert_true(others[i] != spent[0] && others[i] != spent[1]);
+    kill(server.pid, SIGTERM);
+    expect_exit(&server, 0);
+}
+
 static void test_a_silent_worker_is_replaced(void **state)
 {
     struct server server = start_server("mute");
@@ -203,6 +233,7 @@ int main(void)
         cmocka_unit_test(test_a_reload_with_a_bad_project_changes_nothing),
         cmocka_unit_test(test_a_reload_whose_workers_do_not_start_is_taken_back),
         cmocka_unit_test(test_one_worker_more_and_one_fewer),
+        cmocka_unit_test(test_workers_that_served_their_runs_are_replaced_one_by_one),
         cmocka_unit_test(test_a_silent_worker_is_replaced),
         cmocka_unit_test(test_a_worker_that_does_not_obey_is_killed_in_the_end),
     };
