@@ -1,6 +1,7 @@
 """The life of the service: reload, stop, killed workers, a killed master, a busy port."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import re
@@ -17,12 +18,15 @@ import pytest
 from harness import procfs
 from harness.client import RawConnection, open_query, query, script
 from harness.open_streams import OpenStreams
-from harness.server import PROGRAM, free_port, run_program, seconds_since
+from harness.server import PROGRAM, free_port, memory_slack_kib, run_program, seconds_since
 from harness.waiting import SLOW, deadline, eventually, eventually_async
 
 OPEN_STREAMS = 50
 # The promise: a worker killed with SIGKILL is replaced within this time.
 REPLACED_SECONDS = 1.0 * SLOW
+# With four workers.
+READY_SECONDS = 0.1 * SLOW
+MASTER_KIB = 2048
 
 
 async def reload(server) -> set[int]:
@@ -307,3 +311,56 @@ def test_an_address_that_is_not_ours_is_an_error(double):
 
 def test_workers_are_told_apart_in_the_log(server):
     eventually(lambda: all(str(pid) in server.stderr for pid in server.workers()), 5, "every worker's pid in the log")
+
+
+@contextlib.contextmanager
+def service_manager(tmp_path):
+    """The socket on which a service tells how it is, as NOTIFY_SOCKET names it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(deadline(10))
+        yield told, {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+
+
+def hear(told, mark: str) -> str:
+    """The next message with a mark."""
+    while True:
+        text = told.recv(4096).decode()
+        if mark in text:
+            return text
+
+
+def test_four_workers_are_ready_soon(start_server, tmp_path):
+    seconds = []
+    with service_manager(tmp_path) as (told, env):
+        for _ in range(3):  # the best of them: the machine has other things to do
+            begin = time.monotonic()
+            server = start_server(workers=4, env=env, ready=False)
+            hear(told, "READY=1")
+            seconds.append(seconds_since(begin))
+            assert server.stop() == 0
+    print(f"from start to READY: {[round(one * 1000) for one in seconds]} ms")
+    assert min(seconds) <= READY_SECONDS
+
+
+async def test_the_service_manager_hears_of_workers_runs_and_upgrades(double, start_server, client, tmp_path):
+    with service_manager(tmp_path) as (told, env):
+        server = start_server(env=env)
+        listening = f"listening on 127.0.0.1:{server.port}"
+        assert f"STATUS=2 workers, 0 runs, {listening}" in hear(told, "READY=1")
+        async with OpenStreams(double, server, client, 3):
+            assert await asyncio.to_thread(hear, told, "3 runs") == f"STATUS=2 workers, 3 runs, {listening}"
+            server.signal(signal.SIGUSR2)
+            assert "MONOTONIC_USEC=" in await asyncio.to_thread(hear, told, "RELOADING=1")
+            assert "STATUS=2 workers, 3 runs" in await asyncio.to_thread(hear, told, f"READY=1\nMAINPID={server.pid}\n")
+
+
+async def test_the_master_is_small(start_server):
+    server = start_server(workers=4)
+    used = [procfs.private_kib(server.pid)]
+    for number, change in enumerate([signal.SIGHUP, signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP], start=2):
+        server.signal(change)
+        await asyncio.to_thread(server.wait_log, f"generation {number} serves")
+        used.append(procfs.private_kib(server.pid))
+    print(f"the master's private memory: {used} KiB")
+    assert max(used) <= memory_slack_kib(MASTER_KIB)
