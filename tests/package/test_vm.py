@@ -3,6 +3,7 @@
 The tests share one machine and build on one another: they run in the order of this file.
 """
 
+import asyncio
 import base64
 import json
 import re
@@ -113,7 +114,7 @@ def test_apt_installs_it_and_it_serves(machine, service, deb):
     machine.run(f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q {deb}")
     assert machine.run("systemctl is-active sandstorm").stdout.strip() == "active"
     assert machine.run("systemctl is-enabled sandstorm").stdout.strip() == "enabled"
-    assert re.fullmatch(r"\d+ workers serve on 127\.0\.0\.1:8000", service.show("StatusText"))
+    assert re.fullmatch(r"\d+ workers, 0 runs, listening on 127\.0\.0\.1:8000", service.show("StatusText"))
     owners = machine.run(f"stat -c '%U:%G %a' {ENV} {CONF} /var/lib/sandstorm/state /var/lib/sandstorm/templates").stdout
     assert owners.split("\n")[:4] == ["root:sandstorm 640", "root:root 644", "sandstorm:sandstorm 700", "root:root 755"]
     users = machine.run(f"ps -o user= -p {service.main_pid} --ppid {service.main_pid}").stdout.split()
@@ -155,18 +156,39 @@ async def test_a_bad_configuration_fails_the_reload_and_changes_nothing(machine,
     (await query(client, service, script(events=3))).check_complete(3)
 
 
-async def test_an_upgrade_cuts_no_stream(machine, service, deb, double, client):
+def install_again(machine: Machine, deb: str) -> str:
+    """Upgrades to the same version; what apt and the scripts of the package say."""
+    command = f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q --reinstall {deb} 2>&1"
+    return machine.run(command).stdout
+
+
+async def test_an_upgrade_takes_over_and_cuts_no_stream(machine, service, deb, double, client):
     master, generation = service.main_pid, service.generation()
+    inode = machine.run(f"stat --dereference --format=%i /proc/{master}/exe").stdout
     async with open_query(client, service, script(events=4, hold="upgrade", hold_after=2)) as stream:
         await stream.next_numbered()
-        await eventually_async(
-            lambda: machine.run(f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q --reinstall {deb}"), 60, "apt"
-        )
-        await eventually_async(lambda: service.generation() > generation, 20, "the reload")
+        said = await asyncio.to_thread(install_again, machine, deb)
+        await eventually_async(lambda: service.generation() > generation, 20, "workers of the new program")
         double.release("upgrade")
         answer = await stream.rest()
     answer.check_complete(4)
+    assert "still runs" not in said
     assert service.main_pid == master
+    assert machine.run(f"stat --dereference --format=%i /proc/{master}/exe").stdout != inode
+    (await query(client, service, script(events=3))).check_complete(3)
+
+
+def test_an_upgrade_that_cannot_take_over_says_so_and_changes_nothing(machine, service, deb):
+    good = machine.run(f"cat {CONF}").stdout
+    master, generation = service.main_pid, service.generation()
+    machine.put(CONF, good + "max_runs = 7\n")
+    said = install_again(machine, deb)
+    machine.put(CONF, good)
+    assert "the old program still runs" in said
+    assert "max_runs" in service.show("StatusText")
+    assert (service.main_pid, service.generation()) == (master, generation)
+    install_again(machine, deb)
+    eventually(lambda: service.generation() > generation, 20, "workers of the new program")
 
 
 async def test_a_stop_lets_streams_end(machine, service, double, client):
