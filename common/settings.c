@@ -84,6 +84,11 @@ static const struct setting table[] = {
      "addresses to listen on: host:port, [v6]:port"},
     {"backlog", TYPE_INTEGER, FIXED, AT(backlog), "2048", 1, 65535, NULL, NULL,
      "queue of connections not yet accepted"},
+    {"tls_cert", TYPE_STRING, HOT, AT(tls_cert), "", 0, 0, NULL, NULL,
+     "PEM file of the certificate and its chain: all addresses speak HTTPS"},
+    {"tls_key", TYPE_STRING, HOT, AT(tls_key), "", 0, 0, NULL, NULL, "PEM file of its private key; default tls_cert"},
+    {"tls_client_ca", TYPE_STRING, HOT, AT(tls_client_ca), "", 0, 0, NULL, NULL,
+     "PEM file of authorities: clients need a certificate of one of them"},
     {"timeout", TYPE_DURATION, HOT, AT(timeout_ms), "600", 5000, 24 * HOUR_MS, NULL, NULL, "longest a run may take"},
     {"graceful_timeout", TYPE_DURATION, HOT, AT(graceful_timeout_ms), NULL, 0, 24 * HOUR_MS, NULL, NULL,
      "longest drain on stop or reload; default = timeout"},
@@ -111,6 +116,10 @@ static const struct setting table[] = {
     {"log_file", TYPE_STRING, HOT, AT(log_file), "", 0, 0, NULL, NULL,
      "file the log is appended to; default standard error"},
 
+    {"ca_file", TYPE_STRING, HOT, AT(ca_file), "", 0, 0, NULL, NULL,
+     "PEM file of the authorities the sandbox service is trusted by; default the system's"},
+    {"proxy", TYPE_STRING, HOT, AT(proxy), "", 0, 0, NULL, NULL,
+     "http:// or https:// proxy to the sandbox service; default HTTPS_PROXY, NO_PROXY"},
     {"template", TYPE_STRING, HOT, AT(template_name), "sandstorm", 0, 0, NULL, NULL, "template of the sandboxes"},
     {"agent_sdk_version", TYPE_NAME, HOT, AT(agent_sdk_version), "0.3.330", 0, 0, NULL, NULL,
      "version of the Agent SDK installed where the template is missing"},
@@ -887,6 +896,18 @@ static const char *value_text(const struct settings_load *load, size_t index, ch
     return room;
 }
 
+/* Writes a value without the password that a URL may hold. */
+static void print_value(const char *text, int width, FILE *out)
+{
+    const char *user = strstr(text, "://");
+    const char *end = user != NULL ? strchr(user, '@') : NULL;
+
+    if (end == NULL)
+        fprintf(out, "%-*s", width, text);
+    else
+        fprintf(out, "%.*s***%-*s", (int)(user + 3 - text), text, width, end);
+}
+
 static void format_source(const struct settings_load *load, size_t index, char *out, size_t size)
 {
     switch (load->source[index]) {
@@ -916,8 +937,9 @@ void settings_print(const struct settings_load *load, FILE *out)
         char room[64], source[PATH_MAX + 16];
 
         format_source(load, i, source, sizeof source);
-        fprintf(out, "%s = %-*s # %s\n", table[i].key, (int)(34 - strlen(table[i].key)),
-                value_text(load, i, room, sizeof room), source);
+        fprintf(out, "%s = ", table[i].key);
+        print_value(value_text(load, i, room, sizeof room), (int)(34 - strlen(table[i].key)), out);
+        fprintf(out, " # %s\n", source);
     }
 }
 

@@ -36,6 +36,9 @@ struct settings {
     int64_t workers;
     char *bind; /* list of host:port, [v6]:port */
     int64_t backlog;
+    char *tls_cert;
+    char *tls_key;
+    char *tls_client_ca;
     int64_t worker_timeout_ms;
     int64_t worker_max_requests; /* 0: no limit */
     int64_t worker_max_requests_jitter;
@@ -49,6 +52,8 @@ struct settings {
     int64_t store_prompts; /* bool */
 
     /* a run */
+    char *ca_file;
+    char *proxy;
     int64_t timeout_ms;
     int64_t max_runs;
     int64_t create_retry_timeout_ms;

@@ -16,6 +16,11 @@ struct generation *generation_new(struct settings_load *load, const struct worke
     generation->plan = *plan;
     generation->plan.settings = settings_load_values(load);
     generation->plan.environment = settings_load_environment(load);
+    if (!tls_files_read(generation->plan.settings, &generation->tls_files)) {
+        free(generation);
+        return NULL;
+    }
+    generation->plan.tls_files = generation->tls_files;
     for (int64_t i = 0; i < generation->plan.settings->workers; i++)
         generation->seats[i].wanted = true;
     return generation;
@@ -27,6 +32,7 @@ void generation_free(struct generation *generation)
         return;
     settings_load_free(generation->load);
     project_store_free(generation->plan.project_store);
+    tls_files_free(generation->tls_files);
     free(generation);
 }
 

@@ -31,6 +31,7 @@ struct seat {
 };
 
 struct generation {
+    struct tls_files *tls_files; /* NULL: plain HTTP */
     enum generation_state state;
     struct settings_load *load; /* owned */
     struct worker_plan plan;
@@ -39,7 +40,7 @@ struct generation {
 
 /*
  * Takes the load and the plan's project store over. The plan's generation is its number; its settings and environment
- * become the load's. NULL without memory, with nothing taken.
+ * become the load's. NULL without memory or the files of TLS, after a log line; nothing is taken then.
  */
 struct generation *generation_new(struct settings_load *load, const struct worker_plan *plan)
     __attribute__((warn_unused_result));

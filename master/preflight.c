@@ -31,15 +31,22 @@ bool preflight_wants_local_runtime(const struct settings *settings, const struct
 }
 
 /* A file system that hangs must not hang the master: the alarm ends the child. */
-static _Noreturn void check_project_and_exit(const char *project_dir, struct project_store *store)
+static _Noreturn void check_project_and_exit(const struct settings *settings, struct project_store *store)
 {
+    struct tls_files *files = NULL;
+    bool good;
+
     sigset_t none;
 
     signal(SIGALRM, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     alarm(PROJECT_CHECK_MAX_S);
-    _exit(worker_check_project(project_dir, store) ? EXIT_SUCCESS : EXIT_FAILURE);
+    good = worker_check_project(settings->project_dir, store);
+    good = tls_files_read(settings, &files) && worker_check_tls(files) && good;
+    tls_files_free(files);
+    good = worker_check_upstream(settings) && good;
+    _exit(good ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 bool preflight_check_project(const struct settings *settings, struct project_store *store)
@@ -48,7 +55,7 @@ bool preflight_check_project(const struct settings *settings, struct project_sto
     int status;
 
     if (pid == 0)
-        check_project_and_exit(settings->project_dir, store);
+        check_project_and_exit(settings, store);
     if (pid < 0) {
         log_error("cannot check the project: %s", strerror(errno));
         return false;

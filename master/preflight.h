@@ -16,8 +16,8 @@
 bool preflight_check(const struct settings *settings) __attribute__((warn_unused_result));
 
 /*
- * The project directory, checked by a child, since its format is the workers' business. What is good is in the store
- * then. Waits for the child, 10 s at most.
+ * The project directory and the files for TLS, checked by a child, since their formats are the workers' business. What
+ * is good is in the store then. Waits for the child, 10 s at most.
  */
 bool preflight_check_project(const struct settings *settings, struct project_store *store)
     __attribute__((warn_unused_result));

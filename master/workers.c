@@ -61,6 +61,7 @@ static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct 
                                            .master_fd = fd,
                                            .listen_fds = plan->listen_fds,
                                            .listen_count = plan->listen_count,
+                                           .tls_files = plan->tls_files,
                                            .local_socket = plan->local_socket,
                                            .instance = plan->instance,
                                            .state_dir = plan->state_dir,

@@ -11,6 +11,7 @@
 #include "common/project_store.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
+#include "common/tls_files.h"
 #include "master/supervise.h"
 
 #include <poll.h>
@@ -26,7 +27,8 @@ struct worker_plan {
     struct environment *environment; /* that the settings were read with */
     const int *listen_fds;
     size_t listen_count;
-    const char *local_socket; /* NULL: no local runtime */
+    const struct tls_files *tls_files; /* NULL: plain HTTP */
+    const char *local_socket;          /* NULL: no local runtime */
     const char *instance;
     const char *state_dir; /* NULL: none */
     struct project_store *project_store;

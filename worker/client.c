@@ -43,8 +43,7 @@ static void end_with_answer(struct client *client)
 
 static void refuse(struct client *client, int status)
 {
-    reception_refuse(&client->admission, status, bufferevent_getfd(client->bufferevent),
-                     bufferevent_get_output(client->bufferevent));
+    reception_refuse(&client->admission, status, client_peer(client), bufferevent_get_output(client->bufferevent));
     end_with_answer(client);
 }
 
@@ -53,8 +52,27 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
 {
     struct client *client = context;
 
-    if (client->state == CLIENT_REFUSED && info->n_deleted > 0 && evbuffer_get_length(output) == 0)
-        shutdown(bufferevent_getfd(client->bufferevent), SHUT_WR);
+    if (client->state != CLIENT_REFUSED || info->n_deleted == 0 || evbuffer_get_length(output) > 0)
+        return;
+    if (client->tls != NULL)
+        tls_stream_say_end(client->tls);
+    shutdown(bufferevent_getfd(client->bufferevent), SHUT_WR);
+}
+
+/* Before the first request: TLS did not come about. */
+static void on_tls_failed(void *context, bool is_plain, const char *reason)
+{
+    struct client *client = context;
+
+    if (is_plain) {
+        reception_refuse_plain(client_peer(client), bufferevent_get_output(client->bufferevent));
+        end_with_answer(client);
+        return;
+    }
+    log_info("TLS handshake failed: %s, client %s", reason, client_peer(client)->name);
+    client->state = CLIENT_REFUSED;
+    timer_start(client->timer, LINGER_MS);
+    shutdown(bufferevent_getfd(client->bufferevent), SHUT_WR);
 }
 
 static void gone(struct client *client)
@@ -116,7 +134,7 @@ static bool admit(struct client *client, struct evbuffer *input)
     if (bytes == NULL)
         return false;
     request_guard_head(&client->guard, bytes, &head);
-    client->admission = reception_admit(server_reception(client->server), &head, bufferevent_getfd(client->bufferevent),
+    client->admission = reception_admit(server_reception(client->server), &head, client_peer(client),
                                         bufferevent_get_output(client->bufferevent));
     return client->admission.route != NULL;
 }
@@ -258,12 +276,25 @@ static void on_connection_closed(struct evhttp_connection *connection, void *con
 
     (void)connection;
     client->connection = NULL;
+    if (client->tls != NULL && client->state != CLIENT_CLOSING)
+        tls_stream_say_end(client->tls);
     client_free(client);
     if (watcher.on_closed != NULL)
         watcher.on_closed(watcher.context);
 }
 
 /* --- life -------------------------------------------------------------------------------------------- */
+
+static struct bufferevent *new_bufferevent(struct client *client)
+{
+    SSL_CTX *tls = server_tls(client->server);
+    const struct tls_stream_handlers handlers = {.on_failed = on_tls_failed, .context = client};
+
+    client->peer.is_tls = tls != NULL;
+    if (tls == NULL)
+        return bufferevent_socket_new(server_base(client->server), -1, 0);
+    return tls_stream_new(tls, server_base(client->server), &handlers, &client->tls);
+}
 
 struct client *client_new(struct server *server)
 {
@@ -275,7 +306,7 @@ struct client *client_new(struct server *server)
     client->server = server;
     client->state = CLIENT_READING;
     request_guard_init(&client->guard, (uint64_t)settings->body_limit_bytes);
-    client->bufferevent = bufferevent_socket_new(server_base(server), -1, 0);
+    client->bufferevent = new_bufferevent(client);
     client->timer = evtimer_new(server_base(server), on_timer, client);
     server_enter(server, client);
     if (client->bufferevent == NULL || client->timer == NULL ||
@@ -303,6 +334,7 @@ void client_free(struct client *client)
         evbuffer_remove_cb(bufferevent_get_input(client->bufferevent), on_input, client);
         evbuffer_remove_cb(bufferevent_get_output(client->bufferevent), on_output, client);
         server_forget_fd(client->server, bufferevent_getfd(client->bufferevent), client);
+        tls_stream_release(client->tls);
         bufferevent_decref(client->bufferevent);
     }
     free(client);
@@ -312,6 +344,13 @@ void client_free_if_gone(struct client *client)
 {
     if (freed_by_evhttp(client))
         client_free(client);
+}
+
+const struct peer *client_peer(struct client *client)
+{
+    if (*client->peer.name == '\0')
+        peers_name(bufferevent_getfd(client->bufferevent), client->peer.name);
+    return &client->peer;
 }
 
 bool client_has_request(const struct client *client)

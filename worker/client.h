@@ -13,6 +13,7 @@
 #include "worker/reception.h"
 #include "worker/request_guard.h"
 #include "worker/server.h"
+#include "worker/tls_stream.h"
 
 #include <event2/bufferevent.h>
 #include <sys/queue.h>
@@ -27,10 +28,12 @@ enum client_state {
 
 struct client {
     struct server *server;
-    struct bufferevent *bufferevent;      /* with a reference of ours */
+    struct bufferevent *bufferevent;      /* with a reference of ours; what passes here is in the clear */
+    struct tls_stream *tls;               /* behind it; NULL: plain HTTP */
     struct evhttp_connection *connection; /* from the first handler on, else NULL */
     struct event *timer;                  /* deadline of the state; the deferred close */
     struct event *closed;                 /* EV_CLOSED, while watched */
+    struct peer peer;
     struct request_guard guard;
     struct evbuffer *held;         /* an incomplete head, held back from evhttp; NULL: none */
     struct admission admission;    /* of the request whose head is complete */
@@ -48,6 +51,7 @@ LIST_HEAD(client_list, client);
 struct event_base *server_base(struct server *server);
 const struct settings *server_settings(const struct server *server);
 struct reception *server_reception(struct server *server);
+SSL_CTX *server_tls(const struct server *server); /* NULL: plain HTTP */
 /* Counts bytes of request bodies; false when they would pass body_memory: then nothing is counted. */
 bool server_hold_body(struct server *server, uint64_t bytes) __attribute__((warn_unused_result));
 void server_return_body(struct server *server, uint64_t bytes);
@@ -61,6 +65,9 @@ void server_forget_fd(struct server *server, int fd, const struct client *client
 /* Makes a bufferevent for a connection that evhttp is about to accept; NULL for lack of memory. */
 struct client *client_new(struct server *server) __attribute__((warn_unused_result));
 void client_free(struct client *client);
+
+/* Who is at the other end. */
+const struct peer *client_peer(struct client *client);
 
 /* A complete request reached its handler. */
 void client_serve(struct client *client, struct evhttp_connection *connection);

@@ -55,6 +55,7 @@ TAILQ_HEAD(transfer_list, http_transfer);
 struct http_client {
     struct event_base *base;
     CURLM *multi;
+    struct http_client_options options;
     struct event *timer;    /* libcurl's own */
     struct event *deferred; /* runs what must not run inside libcurl */
     struct transfer_list transfers;
@@ -319,7 +320,7 @@ static int set_timer(CURLM *multi, long timeout_ms, void *context)
     return 0;
 }
 
-struct http_client *http_client_new(struct event_base *base)
+struct http_client *http_client_new(struct event_base *base, const struct http_client_options *options)
 {
     struct http_client *client = calloc(1, sizeof *client);
 
@@ -329,6 +330,7 @@ struct http_client *http_client_new(struct event_base *base)
     TAILQ_INIT(&client->cancelled);
     TAILQ_INIT(&client->resuming);
     client->base = base;
+    client->options = *options;
     client->multi = curl_multi_init();
     client->timer = evtimer_new(base, on_timer, client);
     client->deferred = event_new(base, -1, 0, on_deferred, client);
@@ -394,6 +396,40 @@ static bool set_body(struct http_transfer *transfer, const struct http_request *
            curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, request->body) == CURLE_OK;
 }
 
+/* Certificates are always checked: no setting and no variable turns that off. */
+static CURLcode set_trust(CURL *easy, const char *ca_file)
+{
+    CURLcode code = CURLE_OK;
+
+#define SET(option, value) code = code == CURLE_OK ? curl_easy_setopt(easy, option, value) : code
+    SET(CURLOPT_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_SSL_VERIFYHOST, 2L);
+    SET(CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
+    SET(CURLOPT_CAPATH, (char *)NULL);
+    SET(CURLOPT_PROXY_CAPATH, (char *)NULL);
+    if (*ca_file != '\0') {
+        SET(CURLOPT_CAINFO, ca_file);
+        SET(CURLOPT_PROXY_CAINFO, ca_file);
+    }
+#undef SET
+    return code;
+}
+
+/* Nothing on this machine is reached through a proxy; what the setting says goes before every variable. */
+static CURLcode set_route(CURL *easy, const char *unix_socket, const char *proxy)
+{
+    CURLcode code = CURLE_OK;
+
+    if (unix_socket != NULL)
+        code = curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, unix_socket);
+    if (code == CURLE_OK && (unix_socket != NULL || *proxy != '\0'))
+        code = curl_easy_setopt(easy, CURLOPT_PROXY, unix_socket != NULL ? "" : proxy);
+    if (code == CURLE_OK && unix_socket == NULL && *proxy != '\0')
+        code = curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+    return code;
+}
+
 /* The options of libs.md, "libcurl multi"; the reasons stand there. */
 static bool set_options(struct http_transfer *transfer, const struct http_request *request)
 {
@@ -408,7 +444,6 @@ static bool set_options(struct http_transfer *transfer, const struct http_reques
     SET(CURLOPT_PROTOCOLS_STR, "http,https");
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_QUICK_EXIT, 1L);
-    SET(CURLOPT_CAPATH, (char *)NULL);
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
     SET(CURLOPT_BUFFERSIZE, READ_BUFFER_BYTES);
@@ -418,8 +453,6 @@ static bool set_options(struct http_transfer *transfer, const struct http_reques
         SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
         SET(CURLOPT_LOW_SPEED_TIME, (long)((request->stall_timeout_ms + 999) / 1000));
     }
-    if (request->unix_socket != NULL)
-        SET(CURLOPT_UNIX_SOCKET_PATH, request->unix_socket);
     SET(CURLOPT_ERRORBUFFER, transfer->error);
     SET(CURLOPT_WRITEFUNCTION, on_bytes);
     SET(CURLOPT_WRITEDATA, transfer);
@@ -427,6 +460,10 @@ static bool set_options(struct http_transfer *transfer, const struct http_reques
     SET(CURLOPT_PREREQDATA, transfer);
     SET(CURLOPT_PRIVATE, transfer);
 #undef SET
+    if (code == CURLE_OK)
+        code = set_trust(easy, transfer->client->options.ca_file);
+    if (code == CURLE_OK)
+        code = set_route(easy, request->unix_socket, transfer->client->options.proxy);
     return code == CURLE_OK;
 }
 

@@ -75,7 +75,14 @@ struct http_request {
     void *context;
 };
 
-struct http_client *http_client_new(struct event_base *base) __attribute__((warn_unused_result));
+/* What all requests of a client share, but for those over a unix socket. The texts stay with the caller. */
+struct http_client_options {
+    const char *ca_file; /* PEM; whom servers and an https:// proxy are trusted by; "": the system's bundle */
+    const char *proxy;   /* URL; "": as HTTPS_PROXY, HTTP_PROXY and NO_PROXY say */
+};
+
+struct http_client *http_client_new(struct event_base *base, const struct http_client_options *options)
+    __attribute__((warn_unused_result));
 /* Cancels what is under way, without callbacks. */
 void http_client_free(struct http_client *client);
 

@@ -79,11 +79,12 @@ bool peers_trust(const struct peers *peers, const char *name)
     return false;
 }
 
-void peers_client(const struct peers *peers, int fd, struct span forwarded_for, char name[static PEER_NAME_MAX_BYTES])
+void peers_client(const struct peers *peers, const struct peer *peer, struct span forwarded_for,
+                  char name[static PEER_NAME_MAX_BYTES])
 {
     struct span piece;
 
-    peers_name(fd, name);
+    memcpy(name, peer->name, sizeof peer->name);
     if (!peers_trust(peers, name))
         return;
     /* From the left: each untrusted address replaces what stands left of it. Only addresses are taken. */

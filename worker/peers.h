@@ -7,9 +7,16 @@
 #include "worker/span.h"
 
 #include <netinet/in.h>
+#include <stdbool.h>
 
 /* An address as text; also room for a forwarded name made fit for a log. */
 #define PEER_NAME_MAX_BYTES 64
+
+/* Who is at the other end of a connection. */
+struct peer {
+    char name[PEER_NAME_MAX_BYTES]; /* "": not known yet */
+    bool is_tls;
+};
 
 struct peers; /* the trusted ones */
 
@@ -24,6 +31,7 @@ bool peers_trust(const struct peers *peers, const char *name);
  * The client behind a peer: the last address of X-Forwarded-For that is no trusted proxy's, if the peer is trusted;
  * with trusted * the first. Else the peer.
  */
-void peers_client(const struct peers *peers, int fd, struct span forwarded_for, char name[static PEER_NAME_MAX_BYTES]);
+void peers_client(const struct peers *peers, const struct peer *peer, struct span forwarded_for,
+                  char name[static PEER_NAME_MAX_BYTES]);
 
 #endif

@@ -22,7 +22,7 @@ struct reception {
 struct visit {
     struct reception *reception;
     const struct request_head *head;
-    int fd;
+    const struct peer *peer;
     struct evbuffer *output;
     struct evbuffer *fields; /* header lines of the answer */
     struct router_match match;
@@ -101,23 +101,18 @@ static bool may_log(int status)
     return log_limit_allows(&kinds[i].limit, monotonic_ms());
 }
 
-void reception_log_refusal(const struct admission *admission, int fd, int status, const char *reason)
+void reception_log_refusal(const struct admission *admission, const struct peer *peer, int status, const char *reason)
 {
-    char peer[PEER_NAME_MAX_BYTES];
-    const char *client = admission->forwarded_for;
+    const char *client = *admission->forwarded_for != '\0' ? admission->forwarded_for : peer->name;
 
     if (!may_log(status))
         return;
-    if (*client == '\0') {
-        peers_name(fd, peer);
-        client = peer;
-    }
     log_info("request refused: %d %s, client %s", status, reason, client);
 }
 
 static void refuse(struct visit *visit, int status, const char *detail)
 {
-    reception_log_refusal(&visit->admission, visit->fd, status, detail);
+    reception_log_refusal(&visit->admission, visit->peer, status, detail);
     write_detail(visit, status, detail);
 }
 
@@ -129,7 +124,7 @@ static void add_retry_after(struct evbuffer *fields)
     evbuffer_add_printf(fields, "Retry-After: %s\r\n", seconds);
 }
 
-void reception_refuse(const struct admission *admission, int status, int fd, struct evbuffer *output)
+void reception_refuse(const struct admission *admission, int status, const struct peer *peer, struct evbuffer *output)
 {
     static const struct {
         int status;
@@ -145,7 +140,7 @@ void reception_refuse(const struct admission *admission, int status, int fd, str
 
     while (details[i].status != status)
         i++;
-    reception_log_refusal(admission, fd, status, details[i].detail);
+    reception_log_refusal(admission, peer, status, details[i].detail);
     if (status == 503)
         metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_BODY_MEMORY, 1);
     if (visit.fields == NULL)
@@ -153,6 +148,18 @@ void reception_refuse(const struct admission *admission, int status, int fd, str
     if (status == 503)
         add_retry_after(visit.fields);
     write_detail(&visit, status, details[i].detail);
+    evbuffer_free(visit.fields);
+}
+
+void reception_refuse_plain(const struct peer *peer, struct evbuffer *output)
+{
+    static const char detail[] = "Plain HTTP where HTTPS is served";
+    struct visit visit = {.output = output, .fields = evbuffer_new()};
+
+    reception_log_refusal(&visit.admission, peer, 400, detail);
+    if (visit.fields == NULL)
+        return;
+    write_detail(&visit, 400, detail);
     evbuffer_free(visit.fields);
 }
 
@@ -225,11 +232,9 @@ static void redirect(struct visit *visit)
 {
     const struct span *fields = visit->head->fields;
     struct span path = visit->match.path, query = visit->match.query, host = fields[GUARD_FIELD_HOST];
-    const char *scheme = "http";
-    char peer[PEER_NAME_MAX_BYTES];
+    const char *scheme = visit->peer->is_tls ? "https" : "http";
 
-    peers_name(visit->fd, peer);
-    if (peers_trust(visit->reception->proxies, peer)) {
+    if (peers_trust(visit->reception->proxies, visit->peer->name)) {
         if (span_is_caseless(fields[GUARD_FIELD_FORWARDED_PROTO], "https"))
             scheme = "https";
         if (fields[GUARD_FIELD_FORWARDED_HOST].bytes != NULL)
@@ -332,14 +337,14 @@ static bool check(struct visit *visit)
     return false;
 }
 
-struct admission reception_admit(struct reception *reception, const struct request_head *head, int fd,
+struct admission reception_admit(struct reception *reception, const struct request_head *head, const struct peer *peer,
                                  struct evbuffer *output)
 {
-    struct visit visit = {.reception = reception, .head = head, .fd = fd, .output = output};
+    struct visit visit = {.reception = reception, .head = head, .peer = peer, .output = output};
 
     visit.admission.head_only = span_is(head->method, "HEAD");
     if (head->fields[GUARD_FIELD_FORWARDED_FOR].bytes != NULL)
-        peers_client(reception->proxies, fd, head->fields[GUARD_FIELD_FORWARDED_FOR], visit.admission.forwarded_for);
+        peers_client(reception->proxies, peer, head->fields[GUARD_FIELD_FORWARDED_FOR], visit.admission.forwarded_for);
     visit.fields = evbuffer_new();
     if (visit.fields == NULL)
         return visit.admission; /* the connection ends without an answer */

@@ -25,17 +25,20 @@ struct admission {
     char forwarded_for[PEER_NAME_MAX_BYTES]; /* the client a trusted proxy names; "": it is the peer */
 };
 
-/* Writes the answer of a request that goes no further into output. fd names the client in the log. */
-struct admission reception_admit(struct reception *reception, const struct request_head *head, int fd,
+/* Writes the answer of a request that goes no further into output. */
+struct admission reception_admit(struct reception *reception, const struct request_head *head, const struct peer *peer,
                                  struct evbuffer *output) __attribute__((warn_unused_result));
 
 /*
  * Refuses what was let in, or never got so far (an empty admission): 400, 408, 413, 414, 431, or the 503 of a worker
  * that holds too many bodies.
  */
-void reception_refuse(const struct admission *admission, int status, int fd, struct evbuffer *output);
+void reception_refuse(const struct admission *admission, int status, const struct peer *peer, struct evbuffer *output);
 
-/* Logs that a client, at the other end of fd, was refused: of each status within the bounds of log_limit.h. */
-void reception_log_refusal(const struct admission *admission, int fd, int status, const char *reason);
+/* The 400 of a client that speaks plain HTTP where TLS is served. */
+void reception_refuse_plain(const struct peer *peer, struct evbuffer *output);
+
+/* Logs that a client was refused: of each status within the bounds of log_limit.h. */
+void reception_log_refusal(const struct admission *admission, const struct peer *peer, int status, const char *reason);
 
 #endif

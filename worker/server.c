@@ -8,6 +8,7 @@
 #include "worker/number_text.h"
 #include "worker/reception.h"
 #include "worker/router.h"
+#include "worker/tls.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -27,6 +28,7 @@ struct server {
     struct evhttp *http;
     const struct settings *settings;
     struct reception *reception;
+    SSL_CTX *tls; /* NULL: plain HTTP */
     void *context;
     uint64_t body_bytes;       /* of request bodies held by this worker */
     struct acceptor *acceptor; /* NULL before server_listen() */
@@ -62,6 +64,11 @@ bool server_hold_body(struct server *server, uint64_t bytes)
 void server_return_body(struct server *server, uint64_t bytes)
 {
     server->body_bytes -= bytes;
+}
+
+SSL_CTX *server_tls(const struct server *server)
+{
+    return server->tls;
 }
 
 void server_enter(struct server *server, struct client *client)
@@ -221,7 +228,7 @@ void server_reply_retry(struct exchange *exchange, const char *detail)
 
     retry_after(seconds);
     evhttp_add_header(evhttp_request_get_output_headers(exchange->request), "Retry-After", seconds);
-    reception_log_refusal(&client->admission, bufferevent_getfd(client_bufferevent(client)), 503, detail);
+    reception_log_refusal(&client->admission, client_peer(client), 503, detail);
     server_reply_detail(exchange, 503, detail);
 }
 
@@ -299,7 +306,7 @@ static int64_t evhttp_patience_s(const struct settings *settings)
 }
 
 struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
-                          void *context)
+                          const struct tls_files *tls_files, void *context)
 {
     struct server *server = calloc(1, sizeof *server);
     struct timeval patience = {.tv_sec = evhttp_patience_s(settings)};
@@ -312,7 +319,8 @@ struct server *server_new(struct event_base *base, const struct settings *settin
     server->context = context;
     server->reception = reception_new(settings, routes, context);
     server->http = evhttp_new(base);
-    if (server->reception == NULL || server->http == NULL) {
+    server->tls = tls_files != NULL ? tls_context_new(tls_files) : NULL;
+    if (server->reception == NULL || server->http == NULL || (tls_files != NULL && server->tls == NULL)) {
         server_free(server);
         return NULL;
     }
@@ -370,6 +378,7 @@ void server_free(struct server *server)
         client_free(client);
     acceptor_free(server->acceptor);
     reception_free(server->reception);
+    SSL_CTX_free(server->tls);
     free(server->by_fd);
     free(server);
 }

@@ -9,6 +9,7 @@
 
 #include "common/scoreboard.h"
 #include "common/settings.h"
+#include "common/tls_files.h"
 
 #include "worker/span.h"
 
@@ -45,9 +46,9 @@ struct route {
     bool (*is_stopping)(const void *context);
 };
 
-/* routes ends with path NULL and stays with the caller. */
+/* routes ends with path NULL and stays with the caller. With tls_files, HTTPS is served; NULL: HTTP. */
 struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
-                          void *context) __attribute__((warn_unused_result));
+                          const struct tls_files *tls_files, void *context) __attribute__((warn_unused_result));
 bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count)
     __attribute__((warn_unused_result));
 /* Accepts nothing more and closes the listening sockets; open connections go on. Probes lose their keep-alive. */

@@ -12,6 +12,8 @@
 #include "worker/run.h"
 #include "worker/service_probe.h"
 #include "worker/timer.h"
+#include "worker/tls.h"
+#include "worker/upstream.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -251,7 +253,8 @@ static bool set_up(struct worker *worker)
     worker->base = event_base_new();
     if (worker->base == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return false;
-    worker->http = http_client_new(worker->base);
+    worker->http = http_client_new(worker->base, &(struct http_client_options){.ca_file = context->settings->ca_file,
+                                                                               .proxy = context->settings->proxy});
     TAILQ_INIT(&host->runs);
     host->base = worker->base;
     host->http = worker->http;
@@ -273,7 +276,7 @@ static bool set_up(struct worker *worker)
     worker->routing.dashboard = page_new(embedded_dashboard_html, embedded_dashboard_html_length);
     worker->routing.probe =
         worker->http != NULL ? service_probe_new(worker->base, worker->http, context->scoreboard) : NULL;
-    worker->server = server_new(worker->base, context->settings, routes, &worker->routing);
+    worker->server = server_new(worker->base, context->settings, routes, context->tls_files, &worker->routing);
     if (host->kills == NULL || host->history == NULL || worker->server == NULL || worker->routing.docs == NULL ||
         worker->routing.dashboard == NULL || worker->routing.probe == NULL || host->project_dir == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
@@ -329,6 +332,16 @@ static bool say_ready(struct worker *worker)
 bool worker_check_project(const char *project_dir, struct project_store *store)
 {
     return project_dir_check(project_dir, store);
+}
+
+bool worker_check_tls(const struct tls_files *files)
+{
+    return files == NULL || tls_check(files);
+}
+
+bool worker_check_upstream(const struct settings *settings)
+{
+    return upstream_check(settings->ca_file, settings->proxy);
 }
 
 bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)

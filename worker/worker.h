@@ -8,6 +8,7 @@
 #include "common/project_store.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
+#include "common/tls_files.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -46,6 +47,7 @@ struct worker_context {
     int master_fd;         /* its end of the socketpair, non-blocking */
     const int *listen_fds; /* non-blocking, listening */
     size_t listen_count;
+    const struct tls_files *tls_files;   /* of its generation; NULL: plain HTTP */
     const char *local_socket;            /* of sandboxd; NULL when this instance has no local runtime */
     const char *instance;                /* sandboxes carry this name in their metadata */
     const char *state_dir;               /* NULL: this instance keeps nothing */
@@ -64,6 +66,12 @@ int worker_main(const struct worker_context *context);
  * libraries that a master must not have before it forks: to be called in a child, or by a process that will not fork.
  */
 bool worker_check_project(const char *project_dir, struct project_store *store) __attribute__((warn_unused_result));
+
+/* Can clients be served with these files? Likewise for a child; NULL is good. */
+bool worker_check_tls(const struct tls_files *files) __attribute__((warn_unused_result));
+
+/* Are ca_file and proxy good to reach the sandbox service with? Likewise for a child. */
+bool worker_check_upstream(const struct settings *settings) __attribute__((warn_unused_result));
 
 /*
  * The history of runs on disk, for the master's children too: into the table at start, before any worker; and made

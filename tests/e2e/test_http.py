@@ -1,7 +1,6 @@
 """HTTP around the stream: errors, limits, deadlines, and requests no honest client sends (http-api.md 2)."""
 
 import json
-import select
 import signal
 import time
 from email.utils import parsedate_to_datetime
@@ -546,7 +545,7 @@ def test_the_limits_of_the_head_are_exact(server):
 def trickle(connection: RawConnection, data: bytes, every_s: float) -> None:
     """Sends byte by byte for as long as the server has nothing to say."""
     for byte in data:
-        if select.select([connection.socket], [], [], every_s)[0]:
+        if connection.answers_within(every_s):
             return
         try:
             connection.send(bytes([byte]))

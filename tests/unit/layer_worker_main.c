@@ -14,6 +14,16 @@ bool worker_check_project(const char *project_dir, struct project_store *store)
     return project_dir != NULL && store != NULL;
 }
 
+bool worker_check_tls(const struct tls_files *files)
+{
+    return files != NULL;
+}
+
+bool worker_check_upstream(const struct settings *settings)
+{
+    return settings != NULL;
+}
+
 bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)
 {
     return state_dir != NULL && scoreboard != NULL;

@@ -54,6 +54,16 @@ bool worker_check_project(const char *project_dir, struct project_store *store)
     return !mode_is("project");
 }
 
+bool worker_check_tls(const struct tls_files *files)
+{
+    return files == NULL; /* the settings name none */
+}
+
+bool worker_check_upstream(const struct settings *settings)
+{
+    return *settings->ca_file == '\0' && *settings->proxy == '\0';
+}
+
 bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)
 {
     assert_string_equal(state_dir, state_path);

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,10 @@ def script(**fields) -> str:
     return json.dumps(fields)
 
 
-def new_client(seconds: float = ANSWER_SECONDS) -> httpx.AsyncClient:
-    """A client without a limit of its own on connections."""
+def new_client(seconds: float = ANSWER_SECONDS, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+    """A client without a limit of its own on connections. tls: for HTTPS servers."""
     limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=0)
-    return httpx.AsyncClient(timeout=deadline(seconds), limits=limits, trust_env=False)
+    return httpx.AsyncClient(timeout=deadline(seconds), limits=limits, trust_env=False, verify=tls or True)
 
 
 @dataclass
@@ -117,7 +118,7 @@ async def query(client: httpx.AsyncClient, server, prompt: str, **fields) -> Ans
 
 
 class RawConnection:
-    """A TCP connection on which the test writes every byte itself."""
+    """A TCP connection, or TLS as the server wants it, on which the test writes every byte itself."""
 
     def __init__(self, server, receive_buffer: int | None = None):
         self.socket = socket.socket()
@@ -125,6 +126,9 @@ class RawConnection:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(deadline(20))
         self.socket.connect(("127.0.0.1", server.port))
+        if server.tls:
+            self.socket = server.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
+        self._early = b""  # read by answers_within()
 
     def __enter__(self):
         return self
@@ -136,9 +140,28 @@ class RawConnection:
         """Sends bytes as they are."""
         self.socket.sendall(data)
 
+    def answers_within(self, seconds: float) -> bool:
+        """Whether the server has something to say, or closes; it is kept for the next read."""
+        before = self.socket.gettimeout()
+        self.socket.settimeout(seconds)
+        try:
+            self._early += self.socket.recv(65536)
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self.socket.settimeout(before)
+
+    def read_some(self, count: int) -> bytes:
+        """That many bytes, less only at the end: one recv() gives a record at most."""
+        got, self._early = self._early, b""
+        while len(got) < count and (piece := self.socket.recv(count - len(got))):
+            got += piece
+        return got
+
     def read_until(self, mark: bytes) -> bytes:
         """Reads to a mark; AssertionError when the server closes before it."""
-        got = b""
+        got, self._early = self._early, b""
         while mark not in got:
             piece = self.socket.recv(65536)
             assert piece, f"closed before {mark!r}: {got[-500:]!r}"
@@ -147,7 +170,7 @@ class RawConnection:
 
     def read_to_end(self) -> bytes:
         """Everything up to the server's close; a reset counts as a close."""
-        pieces = []
+        pieces, self._early = [self._early], b""
         while True:
             try:
                 piece = self.socket.recv(65536)

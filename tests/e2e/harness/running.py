@@ -36,17 +36,19 @@ def wait_ready_or_destroy(server: Server, workers: int | None) -> None:
 def running_servers(double: ThreadedDouble, folder: Path):
     """Starts servers against the double: start("--ping-interval", "1", env={…}, workers=4). In env None unsets.
 
+    tls: the context of a client, when the settings make it an HTTPS server.
+
     At the end each must give back descriptors, sandboxes, processes and files, and exit 0 on TERM.
     """
     started: list[Server] = []
 
-    def start(*args, env=None, workers=DEFAULT_WORKERS, port=None, ready=True, argv=None) -> Server:
+    def start(*args, env=None, workers=DEFAULT_WORKERS, port=None, ready=True, argv=None, tls=None) -> Server:
         port = port or free_port()
         settings = ["--workers", workers, "--timeout", "600", "--bind", f"127.0.0.1:{port}", *args]
         keys = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "E2B_SANDBOX_URL": double.url,
                 "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
         given = {name: value for name, value in (keys | (env or {})).items() if value is not None}
-        server = Server(folder / f"server-{len(started)}", argv or [PROGRAM, *settings], given, port)
+        server = Server(folder / f"server-{len(started)}", argv or [PROGRAM, *settings], given, port, tls)
         server.double_port = double.port
         if ready:
             wait_ready_or_destroy(server, workers if argv is None else None)

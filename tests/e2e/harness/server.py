@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from functools import cache
@@ -48,9 +49,10 @@ def bare_environment() -> dict[str, str]:
 class Server:
     """One running server. Start it through the `server` fixture, which checks what it leaves behind."""
 
-    def __init__(self, home: Path, argv: list[str], env: dict[str, str], port: int):
+    def __init__(self, home: Path, argv: list[str], env: dict[str, str], port: int, tls: ssl.SSLContext | None = None):
         self.home = home
         self.port = port
+        self.tls = tls  # what a client needs to speak HTTPS with it
         self.double_port = 0
         self.secret = env.get("E2B_API_KEY") or "no key was given"
         self.expected_exit = 0
@@ -81,7 +83,7 @@ class Server:
     @property
     def url(self) -> str:
         """Base URL for clients."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def stderr(self) -> str:
@@ -124,7 +126,7 @@ class Server:
         if not self.running:
             raise AssertionError("the server exited")
         try:
-            return httpx.get(f"{self.url}/health", timeout=2).status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=2, verify=self.tls or True).status_code == 200
         except httpx.TransportError:
             return False
 
