@@ -55,6 +55,8 @@ static const struct choice log_level_choices[] = {{"error", LOG_LEVEL_ERROR},
                                                   {"debug", LOG_LEVEL_DEBUG},
                                                   {NULL, 0}};
 
+static const struct choice access_log_choices[] = {{"common", ACCESS_LOG_COMMON}, {"json", ACCESS_LOG_JSON}, {NULL, 0}};
+
 /* May a reload change it? */
 enum reload_rule {
     HOT,
@@ -115,6 +117,10 @@ static const struct setting table[] = {
     {"log_level", TYPE_CHOICE, HOT, AT(log_level), "info", 0, 0, log_level_choices, NULL, "error, warn, info, debug"},
     {"log_file", TYPE_STRING, HOT, AT(log_file), "", 0, 0, NULL, NULL,
      "file the log is appended to; default standard error"},
+    {"access_log", TYPE_STRING, HOT, AT(access_log), SETTINGS_ACCESS_LOG_OFF, 0, 0, NULL, NULL,
+     "a line for each request that has ended: off, stderr, or a file"},
+    {"access_log_format", TYPE_CHOICE, HOT, AT(access_log_format), "common", 0, 0, access_log_choices, NULL,
+     "common, json"},
 
     {"ca_file", TYPE_STRING, HOT, AT(ca_file), "", 0, 0, NULL, NULL,
      "PEM file of the authorities the sandbox service is trusted by; default the system's"},

@@ -21,6 +21,10 @@
 /* A shorter SANDSTORM_API_KEY is an error, a shorter previous one is ignored (http-api.md 2.5). */
 #define SETTINGS_API_KEY_MIN_BYTES 32
 
+/* Values of access_log that are no files. */
+#define SETTINGS_ACCESS_LOG_OFF    "off"
+#define SETTINGS_ACCESS_LOG_STDERR "stderr"
+
 /* The most that `workers` may be; TTIN does not go beyond it either. */
 #define SETTINGS_WORKERS_MAX 256
 
@@ -28,6 +32,11 @@ enum runtime_choice {
     RUNTIME_AUTO,  /* e2b when an E2B key is in effect, else local */
     RUNTIME_E2B,   /* the E2B cloud, or what E2B_API_URL names */
     RUNTIME_LOCAL, /* sandboxd on this machine */
+};
+
+enum access_log_format {
+    ACCESS_LOG_COMMON, /* Apache's combined, and more */
+    ACCESS_LOG_JSON,
 };
 
 /* Every value that steers the server. Strings are never NULL; "" stands for not set. Times are milliseconds. */
@@ -43,8 +52,10 @@ struct settings {
     int64_t worker_max_requests; /* 0: no limit */
     int64_t worker_max_requests_jitter;
     int64_t graceful_timeout_ms;
-    int64_t log_level; /* enum log_level */
-    char *log_file;    /* "": standard error */
+    int64_t log_level;         /* enum log_level */
+    char *log_file;            /* "": standard error */
+    char *access_log;          /* a file, or one of the two names below */
+    int64_t access_log_format; /* enum access_log_format */
     char *instance;
     char *project_dir; /* absolute */
     char *state_dir;   /* absolute */

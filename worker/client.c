@@ -26,8 +26,24 @@ static bool freed_by_evhttp(const struct client *client)
 
 /* --- refusing ---------------------------------------------------------------------------------------- */
 
+/* The request has ended: it gets its line in the access log. */
+static void end_access(struct client *client, bool complete)
+{
+    struct access_entry *entry = client->access;
+
+    client->access = NULL;
+    access_end(entry, complete);
+}
+
+/* Who asks, once that is known as well as it ever will be. */
+static void note_client(struct client *client)
+{
+    if (client->access != NULL)
+        access_client(client->access, reception_client(&client->admission, client_peer(client)));
+}
+
 /* An answer of our own is in the output: it goes out, then the connection ends. evhttp is to know nothing of it. */
-static void end_with_answer(struct client *client)
+static void end_with_answer(struct client *client, int status)
 {
     struct bufferevent *bufferevent = client->bufferevent;
     bufferevent_data_cb read_cb, write_cb;
@@ -35,6 +51,9 @@ static void end_with_answer(struct client *client)
     void *context;
 
     client->state = CLIENT_REFUSED;
+    note_client(client);
+    access_status(client->access, status);
+    access_answered(client->access);
     bufferevent_getcb(bufferevent, &read_cb, &write_cb, &event_cb, &context);
     bufferevent_setcb(bufferevent, read_cb, NULL, event_cb, context);
     bufferevent_enable(bufferevent, EV_WRITE);
@@ -44,19 +63,25 @@ static void end_with_answer(struct client *client)
 static void refuse(struct client *client, int status)
 {
     reception_refuse(&client->admission, status, client_peer(client), bufferevent_get_output(client->bufferevent));
-    end_with_answer(client);
+    end_with_answer(client, status);
 }
 
 /* The answer has left: no more will come from us. The client's end, or LINGER_MS, ends the connection. */
 static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *context)
 {
     struct client *client = context;
+    bool is_taken = info->n_deleted > 0 && evbuffer_get_length(output) == 0;
 
-    if (client->state != CLIENT_REFUSED || info->n_deleted == 0 || evbuffer_get_length(output) > 0)
+    if (client->state == CLIENT_REFUSED && is_taken) {
+        if (client->tls != NULL)
+            tls_stream_say_end(client->tls);
+        shutdown(bufferevent_getfd(client->bufferevent), SHUT_WR);
+    }
+    if (client->access == NULL)
         return;
-    if (client->tls != NULL)
-        tls_stream_say_end(client->tls);
-    shutdown(bufferevent_getfd(client->bufferevent), SHUT_WR);
+    access_sent(client->access, info->n_deleted);
+    if (is_taken && access_is_answered(client->access))
+        end_access(client, true);
 }
 
 /* Before the first request: TLS did not come about. */
@@ -66,10 +91,10 @@ static void on_tls_failed(void *context, bool is_plain, const char *reason)
 
     if (is_plain) {
         reception_refuse_plain(client_peer(client), bufferevent_get_output(client->bufferevent));
-        end_with_answer(client);
+        end_with_answer(client, 400);
         return;
     }
-    log_info("TLS handshake failed: %s, client %s", reason, client_peer(client)->name);
+    log_info_limited("TLS handshake failed: %s, client %s", reason, client_peer(client)->name);
     client->state = CLIENT_REFUSED;
     timer_start(client->timer, LINGER_MS);
     shutdown(bufferevent_getfd(client->bufferevent), SHUT_WR);
@@ -136,6 +161,8 @@ static bool admit(struct client *client, struct evbuffer *input)
     request_guard_head(&client->guard, bytes, &head);
     client->admission = reception_admit(server_reception(client->server), &head, client_peer(client),
                                         bufferevent_get_output(client->bufferevent));
+    access_head(client->access, &head, !client->guard.is_http_1_1);
+    note_client(client);
     return client->admission.route != NULL;
 }
 
@@ -164,8 +191,13 @@ static void act_on(struct client *client, struct evbuffer *input, enum guard_ver
 
 static void read_request(struct client *client, struct evbuffer *input, size_t at)
 {
-    enum guard_verdict verdict = feed_guard(client, input, &at);
+    enum guard_verdict verdict;
 
+    if (!request_guard_started(&client->guard)) {
+        end_access(client, false); /* of a probe whose answer is still on its way */
+        client->access = access_begin(server_access_log(client->server));
+    }
+    verdict = feed_guard(client, input, &at);
     if (verdict == GUARD_HEAD) {
         release_held(client, input);
         timer_start(client->timer, server_settings(client->server)->body_timeout_ms);
@@ -174,7 +206,7 @@ static void read_request(struct client *client, struct evbuffer *input, size_t a
             verdict = feed_guard(client, input, &at);
             act_on(client, input, verdict);
         } else {
-            end_with_answer(client);
+            end_with_answer(client, client->admission.status);
         }
     } else {
         act_on(client, input, verdict);
@@ -273,14 +305,17 @@ static void on_connection_closed(struct evhttp_connection *connection, void *con
 {
     struct client *client = context;
     struct client_watcher watcher = client->watcher;
+    struct access_entry *access = client->access;
 
     (void)connection;
     client->connection = NULL;
+    client->access = NULL;
     if (client->tls != NULL && client->state != CLIENT_CLOSING)
         tls_stream_say_end(client->tls);
     client_free(client);
     if (watcher.on_closed != NULL)
-        watcher.on_closed(watcher.context);
+        watcher.on_closed(watcher.context); /* a run ends here, and says what it was */
+    access_end(access, false);
 }
 
 /* --- life -------------------------------------------------------------------------------------------- */
@@ -324,6 +359,7 @@ void client_free(struct client *client)
 {
     server_leave(client->server, client);
     client_release_body(client);
+    end_access(client, false);
     if (client->held != NULL)
         evbuffer_free(client->held);
     if (client->closed != NULL)

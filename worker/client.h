@@ -10,6 +10,7 @@
 #ifndef WORKER_CLIENT_H
 #define WORKER_CLIENT_H
 
+#include "worker/access_log.h"
 #include "worker/reception.h"
 #include "worker/request_guard.h"
 #include "worker/server.h"
@@ -37,6 +38,7 @@ struct client {
     struct request_guard guard;
     struct evbuffer *held;         /* an incomplete head, held back from evhttp; NULL: none */
     struct admission admission;    /* of the request whose head is complete */
+    struct access_entry *access;   /* of the request that comes in, or was not yet answered to its end; NULL: none */
     uint64_t body_bytes;           /* counted by server_hold_body() for this request */
     struct client_watcher watcher; /* on_closed NULL: nobody watches */
     enum client_state state;
@@ -52,6 +54,7 @@ struct event_base *server_base(struct server *server);
 const struct settings *server_settings(const struct server *server);
 struct reception *server_reception(struct server *server);
 SSL_CTX *server_tls(const struct server *server); /* NULL: plain HTTP */
+struct access_log *server_access_log(struct server *server);
 /* Counts bytes of request bodies; false when they would pass body_memory: then nothing is counted. */
 bool server_hold_body(struct server *server, uint64_t bytes) __attribute__((warn_unused_result));
 void server_return_body(struct server *server, uint64_t bytes);

@@ -26,6 +26,7 @@ STAILQ_HEAD(source_list, queued_source);
 
 struct event_stream {
     struct client *client;
+    struct access_entry *access;    /* NULL: none */
     struct evhttp_request *request; /* NULL once evhttp has freed it */
     struct evbuffer *output;        /* of the connection */
     struct evbuffer *pending;       /* put, not yet flushed: waits for the sources before it */
@@ -144,6 +145,7 @@ static void send_end(struct event_stream *stream)
     struct evhttp_request *request = stream->request;
 
     stream->request = NULL;
+    access_answered(stream->access);
     evhttp_send_reply_end(request);
 }
 
@@ -235,6 +237,7 @@ static void send_head(struct exchange *exchange, const char *run_id)
 {
     struct evkeyvalq *headers = evhttp_request_get_output_headers(exchange->request);
 
+    access_status(server_access(exchange), 200);
     server_add_headers(exchange);
     evhttp_add_header(headers, "Content-Type", "text/event-stream; charset=utf-8");
     evhttp_add_header(headers, "Cache-Control", "no-store");
@@ -252,6 +255,7 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
     if (stream == NULL)
         goto failed;
     stream->client = exchange->client;
+    stream->access = server_access(exchange);
     stream->request = exchange->request;
     stream->handlers = *handlers;
     stream->high_water_bytes = (size_t)settings->output_buffer_bytes;
@@ -302,6 +306,7 @@ void event_stream_put_line(struct event_stream *stream, const char *line, size_t
     if (stream->ended)
         return;
     metrics_add(METRIC_EVENTS, 1);
+    access_event(stream->access);
     put_lines(stream->pending, line, length);
     evbuffer_add(stream->pending, "\n", 1);
 }
@@ -320,6 +325,7 @@ void event_stream_put_source(struct event_stream *stream, const struct event_sou
         return;
     }
     metrics_add(METRIC_EVENTS, 1);
+    access_event(stream->access);
     *queued = (struct queued_source){.source = *source};
     STAILQ_INSERT_TAIL(&stream->sources, queued, link);
     event_active(stream->pump, 0, 0);

@@ -66,16 +66,26 @@ static void add_cors(struct visit *visit)
         evbuffer_add_printf(visit->fields, "%s: %s\r\n", fields[i].name, fields[i].value);
 }
 
+static void send_answer(struct visit *visit, const struct early_answer *answer)
+{
+    visit->admission.status = answer->status;
+    early_answer_write(visit->output, answer);
+}
+
 static void write_detail(struct visit *visit, int status, const char *detail)
 {
     char body[96];
 
     snprintf(body, sizeof body, "{\"detail\":\"%s\"}", detail);
     add_cors(visit);
-    early_answer_write(visit->output, &(struct early_answer){.status = status,
-                                                             .head_only = visit->admission.head_only,
-                                                             .body = body,
-                                                             .fields = visit->fields});
+    send_answer(visit,
+                &(struct early_answer){
+                    .status = status, .head_only = visit->admission.head_only, .body = body, .fields = visit->fields});
+}
+
+const char *reception_client(const struct admission *admission, const struct peer *peer)
+{
+    return *admission->forwarded_for != '\0' ? admission->forwarded_for : peer->name;
 }
 
 #define REFUSAL(status)                                                                                                \
@@ -103,11 +113,9 @@ static bool may_log(int status)
 
 void reception_log_refusal(const struct admission *admission, const struct peer *peer, int status, const char *reason)
 {
-    const char *client = *admission->forwarded_for != '\0' ? admission->forwarded_for : peer->name;
-
     if (!may_log(status))
         return;
-    log_info("request refused: %d %s, client %s", status, reason, client);
+    log_info("request refused: %d %s, client %s", status, reason, reception_client(admission, peer));
 }
 
 static void refuse(struct visit *visit, int status, const char *detail)
@@ -191,10 +199,10 @@ static void answer_preflight(struct visit *visit)
     char body[CORS_BODY_MAX_BYTES];
     int status = cors_answer_preflight(visit->reception->cors, &preflight, visit->fields, body);
 
-    early_answer_write(visit->output, &(struct early_answer){.status = status,
-                                                             .content_type = "text/plain; charset=utf-8",
-                                                             .body = body,
-                                                             .fields = visit->fields});
+    send_answer(visit, &(struct early_answer){.status = status,
+                                              .content_type = "text/plain; charset=utf-8",
+                                              .body = body,
+                                              .fields = visit->fields});
 }
 
 /* How many bytes at the beginning are of the set. */
@@ -248,7 +256,7 @@ static void redirect(struct visit *visit)
         evbuffer_add_printf(visit->fields, "?%.*s", (int)query.length, query.bytes);
     evbuffer_add_printf(visit->fields, "\r\n");
     add_cors(visit);
-    early_answer_write(visit->output, &(struct early_answer){.status = 307, .body = "", .fields = visit->fields});
+    send_answer(visit, &(struct early_answer){.status = 307, .body = "", .fields = visit->fields});
 }
 
 static bool method_fits(const struct route *route, struct span method)

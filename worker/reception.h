@@ -21,6 +21,7 @@ void reception_free(struct reception *reception);
 struct admission {
     const struct route *route;               /* NULL: it was answered */
     const char *allow_origin;                /* of cors_allow_origin(): later refusals of this request carry it, too */
+    int status;                              /* of that answer */
     bool head_only;                          /* the request is HEAD */
     char forwarded_for[PEER_NAME_MAX_BYTES]; /* the client a trusted proxy names; "": it is the peer */
 };
@@ -38,6 +39,8 @@ void reception_refuse(const struct admission *admission, int status, const struc
 /* The 400 of a client that speaks plain HTTP where TLS is served. */
 void reception_refuse_plain(const struct peer *peer, struct evbuffer *output);
 
+/* The name of a peer, or whom a trusted proxy names for it. */
+const char *reception_client(const struct admission *admission, const struct peer *peer);
 /* Logs that a client was refused: of each status within the bounds of log_limit.h. */
 void reception_log_refusal(const struct admission *admission, const struct peer *peer, int status, const char *reason);
 

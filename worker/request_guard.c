@@ -98,6 +98,7 @@ static void note_field(struct request_guard *guard)
         [GUARD_FIELD_ORIGIN] = "origin",
         [GUARD_FIELD_AUTHORIZATION] = "authorization",
         [GUARD_FIELD_EXPECT] = "expect",
+        [GUARD_FIELD_USER_AGENT] = "user-agent",
         [GUARD_FIELD_WANTED_METHOD] = "access-control-request-method",
         [GUARD_FIELD_WANTED_HEADERS] = "access-control-request-headers",
         [GUARD_FIELD_WANTED_PRIVATE_NETWORK] = "access-control-request-private-network",

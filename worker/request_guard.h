@@ -47,12 +47,13 @@ enum guard_state {
     GUARD_AT_MESSAGE_END,
 };
 
-/* Fields of the head that somebody decides by. */
+/* Fields of the head that somebody decides by, or logs. */
 enum guard_field {
     GUARD_FIELD_HOST,
     GUARD_FIELD_ORIGIN,
     GUARD_FIELD_AUTHORIZATION,
     GUARD_FIELD_EXPECT,
+    GUARD_FIELD_USER_AGENT,
     GUARD_FIELD_WANTED_METHOD, /* Access-Control-Request-Method, -Headers, -Private-Network */
     GUARD_FIELD_WANTED_HEADERS,
     GUARD_FIELD_WANTED_PRIVATE_NETWORK,

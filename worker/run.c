@@ -190,9 +190,10 @@ static void on_output(void *context, bool is_stderr, const char *bytes, size_t l
 {
     struct run *run = context;
 
-    if (!run->has_output)
-        metrics_observe(METRIC_FIRST_EVENT, NULL, (monotonic_ms() - run->admitted_ms) * 1000);
-    run->has_output = true;
+    if (run->first_output_ms < 0) {
+        run->first_output_ms = monotonic_ms() - run->admitted_ms;
+        metrics_observe(METRIC_FIRST_EVENT, NULL, run->first_output_ms * 1000);
+    }
     agent_output_add(&run->output, is_stderr, bytes, length);
 }
 
@@ -455,7 +456,7 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
     run->admitted_ms = monotonic_ms();
     run->timeout_s = wanted_timeout_s(run);
     run->model = copy_model(run);
-    run->agent_us = -1;
+    run->agent_us = run->first_output_ms = -1;
     run->deadline = evtimer_new(host->base, on_deadline, run);
     run->deferred = event_new(host->base, -1, 0, on_deferred, run);
     if (agent_output_init(&run->output, host->base, (size_t)host->settings->line_limit_bytes, &output) &&
@@ -533,6 +534,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
         return;
     }
     open_record(run);
+    run->access = server_access(exchange);
     run->stream = event_stream_open(exchange, run->id, &handlers);
     if (run->stream == NULL) {
         run_end_unheard(run);

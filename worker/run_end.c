@@ -5,6 +5,7 @@
 
 #include "common/log.h"
 #include "common/metrics.h"
+#include "worker/access_log.h"
 #include "worker/error_text.h"
 #include "worker/run_facts.h"
 
@@ -118,6 +119,17 @@ static void count_end(const struct run *run, enum run_error error)
                                             .cost_usd = record->has_cost ? record->cost_usd : 0});
 }
 
+static void tell_access_log(struct run *run, enum run_error error)
+{
+    access_run(run->access, &(struct access_run){.id = run->id,
+                                                 .state = run_status_name((enum run_status)run->entry.record.status),
+                                                 .error_code = run_error_code(error),
+                                                 .first_event_ms = run->first_output_ms,
+                                                 .sandbox_id = run->sandbox != NULL ? run->sandbox->id : NULL,
+                                                 .model = run->model});
+    run->access = NULL;
+}
+
 /*
  * The record is final, on all workers, and the slot of admission free, before the client sees the end. An accepted
  * cancel decides whatever ended the run first.
@@ -137,6 +149,7 @@ static enum run_error close_record(struct run *run, enum run_error error)
     history_append(run->host->history, run->entry.index); /* while it cannot be forgotten */
     run_entry_end(&run->entry);
     count_end(run, error);
+    tell_access_log(run, error);
     scoreboard_end_run(run->host->scoreboard, run->host->slot);
     return error;
 }

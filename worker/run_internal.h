@@ -33,6 +33,7 @@ struct run {
     struct input_files *inputs;   /* from then on */
     struct e2b_context e2b;
     struct event_stream *stream; /* NULL: the client is gone */
+    struct access_entry *access; /* of its request, until the run has ended; NULL: none */
     struct creation *creation;
     struct template_install *install;
     struct e2b_upload *upload;
@@ -50,9 +51,9 @@ struct run {
     char *pending_message;
     bool is_fallback; /* the sandbox's template is not the configured one */
     bool failed;      /* pending_error ends it without a collection */
-    bool has_output;  /* the agent said something */
     int64_t timeout_s;
     int64_t admitted_ms;
+    int64_t first_output_ms; /* after the admission the agent said something; -1: not yet */
     int64_t deadline_ms;
     int64_t expires_ms; /* end of the sandbox's time to live */
     TAILQ_ENTRY(run) link;

@@ -28,7 +28,8 @@ struct server {
     struct evhttp *http;
     const struct settings *settings;
     struct reception *reception;
-    SSL_CTX *tls; /* NULL: plain HTTP */
+    SSL_CTX *tls;                  /* NULL: plain HTTP */
+    struct access_log *access_log; /* NULL: off */
     void *context;
     uint64_t body_bytes;       /* of request bodies held by this worker */
     struct acceptor *acceptor; /* NULL before server_listen() */
@@ -51,6 +52,21 @@ const struct settings *server_settings(const struct server *server)
 struct reception *server_reception(struct server *server)
 {
     return server->reception;
+}
+
+struct access_log *server_access_log(struct server *server)
+{
+    return server->access_log;
+}
+
+struct access_entry *server_access(const struct exchange *exchange)
+{
+    return exchange->client != NULL ? exchange->client->access : NULL;
+}
+
+void server_reopen_log(struct server *server)
+{
+    access_log_reopen(server->access_log);
 }
 
 bool server_hold_body(struct server *server, uint64_t bytes)
@@ -168,6 +184,8 @@ static void send_body(struct exchange *exchange, int status, const char *type, s
     evhttp_add_header(headers, "Content-Length", length_text);
     if (body != NULL && evhttp_request_get_command(exchange->request) == EVHTTP_REQ_HEAD)
         evbuffer_drain(body, length);
+    access_status(server_access(exchange), status);
+    access_answered(server_access(exchange));
     end_exchange(exchange);
     evhttp_send_reply(exchange->request, status, http_reason(status), body);
     if (body != NULL)
@@ -320,7 +338,8 @@ struct server *server_new(struct event_base *base, const struct settings *settin
     server->reception = reception_new(settings, routes, context);
     server->http = evhttp_new(base);
     server->tls = tls_files != NULL ? tls_context_new(tls_files) : NULL;
-    if (server->reception == NULL || server->http == NULL || (tls_files != NULL && server->tls == NULL)) {
+    if (server->reception == NULL || server->http == NULL || (tls_files != NULL && server->tls == NULL) ||
+        !access_log_open(settings, &server->access_log)) {
         server_free(server);
         return NULL;
     }
@@ -379,6 +398,7 @@ void server_free(struct server *server)
     acceptor_free(server->acceptor);
     reception_free(server->reception);
     SSL_CTX_free(server->tls);
+    access_log_free(server->access_log);
     free(server->by_fd);
     free(server);
 }

@@ -21,6 +21,7 @@
 
 struct server;
 struct client; /* one connection */
+struct access_entry;
 
 /* One request on its way through a handler. */
 struct exchange {
@@ -57,6 +58,8 @@ void server_stop_accepting(struct server *server);
 void server_sweep(struct server *server);
 /* Connections with a request or a stream; with_waiting: also those whose (next) request may still come. */
 size_t server_open_requests(struct server *server, bool with_waiting);
+/* The access log was renamed. */
+void server_reopen_log(struct server *server);
 void server_free(struct server *server);
 
 /* Replies of a whole; each ends the exchange. */
@@ -87,6 +90,8 @@ struct client_watcher {
     void *context;
 };
 
+/* The line of a request in the access log, which lives until on_closed has returned; NULL: none. */
+struct access_entry *server_access(const struct exchange *exchange);
 /* Takes a request over: from now on its end is noticed in every state. */
 void client_watch(struct client *client, const struct client_watcher *watcher);
 /* Before a reply of a whole: the watcher is not called any more. */

@@ -140,6 +140,7 @@ static void obey(struct worker *worker, char message)
         break;
     case MASTER_SAYS_REOPEN:
         log_reopen();
+        server_reopen_log(worker->server);
         break;
     default:
         log_warn("unknown message 0x%02x from the master", (unsigned char)message);
