@@ -93,7 +93,7 @@ PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
          tests/bench/*.[ch] tests/fuzz/*.[ch]))
 
-.PHONY: all install uninstall deb check-deb check-vm demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node
+.PHONY: all install uninstall deb check-deb check-vm demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node install-program
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -109,6 +109,15 @@ deps-run:
 
 deps-check: deps-run
 	$(call install_packages,$(PACKAGES_CHECK))
+	$(Q)for p in nginx haproxy; do \
+		test -x /usr/sbin/$$p || $(MAKE) --no-print-directory install-program PROGRAM=$$p || exit 1; done
+
+# The program without its service: nothing is started on this machine, now or at its next boot.
+install-program:
+	$(Q)test ! -d /run/systemd/system || $(SUDO) systemctl -q mask --runtime $(PROGRAM).service
+	$(call install_packages,$(PROGRAM))
+	$(Q)test ! -d /run/systemd/system || \
+		{ $(SUDO) systemctl -q unmask --runtime $(PROGRAM).service && $(SUDO) systemctl -q disable $(PROGRAM).service; }
 
 deps-lint:
 	$(call install_packages,$(PACKAGES_LINT))

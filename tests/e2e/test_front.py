@@ -1,0 +1,97 @@
+"""Behind nginx and haproxy, configured as sandstorm(8) says: events come at once, a client's leaving arrives, a server
+that stops gets nothing new and ends its streams."""
+
+import asyncio
+
+import pytest
+from harness.balancer import running_haproxy, running_nginx
+from harness.client import open_query, query, script
+
+STREAMS = 20
+
+
+@pytest.fixture
+def nginx(tmp_path, server):
+    """nginx in front of one server."""
+    with running_nginx(tmp_path, server) as running:
+        yield running
+
+
+@pytest.fixture
+def pair(start_server):
+    """Two servers, which are two instances to the sandbox service. haproxy may need a comment to notice who left."""
+    return [start_server("--ping-interval", "1", env={"SANDSTORM_INSTANCE": name}) for name in ("one", "two")]
+
+
+@pytest.fixture
+def haproxy(tmp_path, pair):
+    """haproxy in front of the two."""
+    with running_haproxy(tmp_path, *pair) as running:
+        yield running
+
+
+async def check_events_come_at_once(front, double, client):
+    """The second half of a stream is not even made before the first was read."""
+    async with open_query(client, front, script(events=6, hold="half", hold_after=3)) as stream:
+        for _ in range(3):
+            await stream.next_numbered()
+        double.release("half")
+        answer = await stream.rest()
+    answer.check_complete(6)
+
+
+async def check_leaving_ends_the_run(front, double, client):
+    """The sandbox is deleted although its agent would go on."""
+    async with open_query(client, front, script(events=6, hold="never", hold_after=3)) as stream:
+        await stream.next_numbered()
+        run_id = stream.run_id
+    await double.until(lambda ledger: not ledger.alive(), 15, "the deletion of the sandbox")
+    assert double.ledger.sandbox_of(run_id)
+
+
+async def test_nginx_passes_events_on_at_once(nginx, double, client):
+    await check_events_come_at_once(nginx, double, client)
+
+
+async def test_nginx_tells_that_the_client_left(nginx, double, client):
+    await check_leaving_ends_the_run(nginx, double, client)
+
+
+async def test_nginx_takes_a_large_request(nginx, client):
+    """As large as the server itself takes."""
+    answer = await query(client, nginx, script(events=1), files={f"{i}.txt": "x" * 1_000_000 for i in range(9)})
+    answer.check_complete(1)
+
+
+async def test_haproxy_passes_events_on_at_once(haproxy, double, client):
+    await check_events_come_at_once(haproxy, double, client)
+
+
+async def test_haproxy_tells_that_the_client_left(haproxy, double, client):
+    await check_leaving_ends_the_run(haproxy, double, client)
+
+
+async def test_a_server_that_stops_is_drained_and_the_other_takes_its_clients(haproxy, pair, double, client):
+    """No stream of either is cut, and nobody is refused."""
+
+    async def hold(number: int):
+        async with open_query(client, haproxy, script(events=6, hold="drain", hold_after=3, marker=str(number))) as stream:
+            await stream.next_numbered()
+            opened.release()
+            return await stream.rest()
+
+    opened = asyncio.Semaphore(0)
+    held = [asyncio.create_task(hold(number)) for number in range(STREAMS)]
+    for _ in held:
+        await opened.acquire()
+    stopping = asyncio.create_task(asyncio.to_thread(pair[0].stop, 60))
+    await asyncio.to_thread(pair[0].wait_log, "stopping, runs may end")
+    fresh = await asyncio.gather(*(query(client, haproxy, script(events=3, marker=f"new {n}")) for n in range(STREAMS)))
+    for answer in fresh:
+        assert answer.status == 200
+        answer.check_complete(3)
+    double.release("drain")
+    for answer in await asyncio.gather(*held):
+        answer.check_complete(6)
+    assert await stopping == 0
+    assert pair[0].stderr.count(" started model=") >= STREAMS // 4, "haproxy did not use both"
