@@ -35,8 +35,12 @@ class Machine:
             env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             stdin=subprocess.DEVNULL, stdout=self.log.open("wb"), stderr=subprocess.STDOUT,
         )  # fmt: skip
-        self.leader = eventually(self._find_leader, BOOT_SECONDS, "process 1 of the machine")
-        eventually(self._is_up, BOOT_SECONDS, "the machine to be up")
+        try:
+            self.leader = eventually(self._find_leader, BOOT_SECONDS, "process 1 of the machine")
+            eventually(self._is_up, BOOT_SECONDS, "the machine to be up")
+        except BaseException:
+            self._throw_away()
+            raise
 
     def _find_leader(self) -> int | None:
         """Its process 1, once it is no longer nspawn's own."""
@@ -86,7 +90,11 @@ class Machine:
         self.run("systemctl poweroff", check=False)
         try:
             self._process.wait(deadline(30))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        finally:
+            self._throw_away()
+
+    def _throw_away(self) -> None:
+        """nspawn takes everything in it along."""
+        self._process.kill()
+        self._process.wait()
         subprocess.run(["rm", "-rf", "--one-file-system", self.root], check=True)
