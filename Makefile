@@ -202,6 +202,7 @@ sysconfdir    ?= $(if $(filter /usr,$(prefix)),/etc,$(prefix)/etc)
 systemunitdir ?= $(prefix)/lib/systemd/system
 sysusersdir   ?= $(prefix)/lib/sysusers.d
 tmpfilesdir   ?= $(prefix)/lib/tmpfiles.d
+logrotatedir  ?= $(sysconfdir)/logrotate.d
 INSTALL       ?= install
 
 # install_filled SOURCE,PATH: with the places where things are filled in.
@@ -224,7 +225,7 @@ INSTALLED_SETTINGS := s|^\# project_dir =$$|project_dir = $(sysconfdir)/sandstor
 install: all
 	$(Q)$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir)/sandstorm $(datadir)/sandstorm/agent \
 		$(datadir)/sandstorm/systemd $(mandir)/man1 $(mandir)/man5 $(mandir)/man8 $(sysconfdir)/sandstorm \
-		$(systemunitdir) $(sysusersdir) $(tmpfilesdir))
+		$(systemunitdir) $(sysusersdir) $(tmpfilesdir) $(logrotatedir))
 	$(Q)$(INSTALL) $(BUILD)/sandstorm $(BUILD)/ds $(DESTDIR)$(bindir)
 	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/end-workers $(DESTDIR)$(libexecdir)/sandstorm
 	$(Q)$(INSTALL) agent/prepare-template.sh $(DESTDIR)$(datadir)/sandstorm/agent
@@ -240,6 +241,8 @@ install: all
 	$(Q)$(call install_setting,sandstorm.conf,644,$(INSTALLED_SETTINGS))
 	$(Q)$(call install_setting,sandstorm.env,640)
 	$(Q)$(call install_setting,sandstorm.json,644)
+	$(Q)test -e $(DESTDIR)$(logrotatedir)/sandstorm || \
+		$(INSTALL) -m 644 etc/sandstorm.logrotate $(DESTDIR)$(logrotatedir)/sandstorm
 	$(Q)test -e $(DESTDIR)$(sysconfdir)/sandstorm/.env || ln -s sandstorm.env $(DESTDIR)$(sysconfdir)/sandstorm/.env
 
 # Settings and state stay: they are the operator's.

@@ -9,7 +9,9 @@ from harness.installed import files, make
 from harness.server import free_port, run_program
 
 # What the operator's own files are: an installation leaves them alone.
-SETTINGS = {"sandstorm.conf", "sandstorm.env", "sandstorm.json", ".env"}
+SETTINGS = {f"sandstorm/{name}" for name in ("sandstorm.conf", "sandstorm.env", "sandstorm.json", ".env")} | {
+    "logrotate.d/sandstorm"
+}
 EXPOSURE_MAX = 12  # tenths, of systemd-analyze
 
 
@@ -68,7 +70,7 @@ def test_an_installation_keeps_settings_and_can_be_taken_away(prefix):
     make("install", PREFIX=prefix)
     assert conf.read_text() == "workers = 1\n"
     make("uninstall", PREFIX=prefix)
-    assert files(prefix) == {f"etc/sandstorm/{name}" for name in SETTINGS}
+    assert files(prefix) == {f"etc/{name}" for name in SETTINGS}
 
 
 def test_the_unit_is_sound(prefix):

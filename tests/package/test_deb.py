@@ -48,7 +48,8 @@ def test_dependencies_are_declared(deb):
 
 def test_settings_are_conffiles_and_keys_are_guarded(deb, tree):
     conffiles = run("dpkg-deb", "-I", deb, "conffiles").split()
-    assert conffiles == [f"/etc/sandstorm/sandstorm.{kind}" for kind in ("conf", "env", "json")]
+    ours = [f"/etc/sandstorm/sandstorm.{kind}" for kind in ("conf", "env", "json")]
+    assert sorted(conffiles) == sorted(["/etc/logrotate.d/sandstorm", *ours])
     assert (tree / "etc/sandstorm/sandstorm.env").stat().st_mode & 0o777 == 0o640
 
 

@@ -191,6 +191,21 @@ def test_an_upgrade_that_cannot_take_over_says_so_and_changes_nothing(machine, s
     eventually(lambda: service.generation() > generation, 20, "workers of the new program")
 
 
+def test_the_log_may_go_to_a_file_that_is_rotated(machine, service):
+    """The commands of the package's logrotate file, without the program, which is not installed here."""
+    good = machine.run(f"cat {CONF}").stdout
+    log = "/var/log/sandstorm/sandstorm.log"
+    machine.put(CONF, f"{good}log_file = {log}\n")
+    service.restart()
+    assert "ready:" in machine.run(f"cat {log}").stdout
+    machine.run(f"mv {log} {log}.1")
+    rotated = machine.run("sed -n 's/^ *\\(systemctl kill.*\\)/\\1/p' /etc/logrotate.d/sandstorm").stdout
+    machine.run(rotated)
+    eventually(lambda: machine.run(f"test -e {log}", check=False).returncode == 0, 10, "a new log")
+    machine.put(CONF, good)
+    service.restart()
+
+
 async def test_a_stop_lets_streams_end(machine, service, double, client):
     async with open_query(client, service, script(events=4, hold="stop", hold_after=2)) as stream:
         await stream.next_numbered()

@@ -30,6 +30,8 @@ def replace_once(text: str, old: str, new: str) -> str:
 class Balancer:
     """A running one; for clients it is a server."""
 
+    tls = None
+
     def __init__(self, port: int, process: subprocess.Popen, log: Path):
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
