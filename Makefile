@@ -227,7 +227,7 @@ install: all
 		$(datadir)/sandstorm/systemd $(mandir)/man1 $(mandir)/man5 $(mandir)/man8 $(sysconfdir)/sandstorm \
 		$(systemunitdir) $(sysusersdir) $(tmpfilesdir) $(logrotatedir))
 	$(Q)$(INSTALL) $(BUILD)/sandstorm $(BUILD)/ds $(DESTDIR)$(bindir)
-	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/end-workers $(DESTDIR)$(libexecdir)/sandstorm
+	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/end-workers systemd/reload $(DESTDIR)$(libexecdir)/sandstorm
 	$(Q)$(INSTALL) agent/prepare-template.sh $(DESTDIR)$(datadir)/sandstorm/agent
 	$(Q)$(INSTALL) -m 644 agent/runner.mjs agent/package.json agent/package-lock.json agent/.npmrc \
 		$(DESTDIR)$(datadir)/sandstorm/agent

@@ -156,6 +156,22 @@ async def test_a_bad_configuration_fails_the_reload_and_changes_nothing(machine,
     (await query(client, service, script(events=3))).check_complete(3)
 
 
+async def test_a_setting_that_needs_a_restart_fails_the_reload_and_changes_nothing(machine, service, client):
+    good = machine.run(f"cat {CONF}").stdout
+    master, generation = service.main_pid, service.generation()
+    for _ in range(2):  # the second finds the notice of the first in the status
+        machine.put(CONF, good + "max_runs = 7\n")
+        failed = machine.run("systemctl reload sandstorm", check=False)
+        machine.put(CONF, good)
+        assert failed.returncode != 0
+        assert "max_runs" in service.show("StatusText")
+    assert (service.main_pid, service.generation(), service.show("ActiveState")) == (master, generation, "active")
+    assert "reload: the old settings stay in use: reload refused" in service.log()
+    (await query(client, service, script(events=3))).check_complete(3)
+    service.reload()
+    assert "refused" not in service.show("StatusText")
+
+
 def install_again(machine: Machine, deb: str) -> str:
     """Upgrades to the same version; what apt and the scripts of the package say."""
     command = f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q --reinstall {deb} 2>&1"
