@@ -110,6 +110,8 @@ static const struct setting table[] = {
      "directory of sandstorm.json and .env; default the working directory"},
     {"state_dir", TYPE_STRING, FIXED, AT(state_dir), NULL, 0, 0, NULL, NULL,
      "history of runs, instance name, lock; default .sandstorm in project_dir"},
+    {"pid_file", TYPE_STRING, FIXED, AT(pid_file), "", 0, 0, NULL, NULL,
+     "file with the master's pid, while the server is ready; default none"},
     {"run_history", TYPE_INTEGER, FIXED, AT(run_history), "1000", 1, 100000, NULL, NULL,
      "ended runs that are remembered"},
     {"store_prompts", TYPE_CHOICE, HOT, AT(store_prompts), "on", 0, 0, switch_choices, NULL,

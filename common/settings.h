@@ -59,6 +59,7 @@ struct settings {
     char *instance;
     char *project_dir; /* absolute */
     char *state_dir;   /* absolute */
+    char *pid_file;
     int64_t run_history;
     int64_t store_prompts; /* bool */
 

@@ -82,6 +82,7 @@ bool adopt_master(struct master *master, const struct handover *handover)
     if (master->instance == NULL || master->store == NULL || !master_open_signals(master))
         return false;
     state_dir_adopt(&master->state_dir, settings->state_dir, handover->lock_fd);
+    pid_file_adopt(&master->pid_file, settings->pid_file, handover->pid_file_fd);
     if (!adopt_scoreboard(master, handover, &is_fresh) || !master_make_workers(master))
         return false;
     if (handover->has_runtime && (master->runtime = runtime_adopt(settings, &handover->runtime)) == NULL)

@@ -23,7 +23,7 @@ struct handover *handover_new(void)
 
     if (handover == NULL)
         return NULL;
-    handover->scoreboard_fd = handover->lock_fd = -1;
+    handover->scoreboard_fd = handover->lock_fd = handover->pid_file_fd = -1;
     handover->runtime = RUNTIME_HANDOVER_NONE;
     return handover;
 }
@@ -66,9 +66,10 @@ static void write_fixed(const char *lines, FILE *out)
 static void write_text(const struct handover *handover, FILE *out)
 {
     fputs(FIRST_LINE, out);
-    fprintf(out, "generations %u %u\nauth %d\nscoreboard %d\nlock %d\ninstance %s\ncompactor %d %" PRIu64 "\n",
+    fprintf(out,
+            "generations %u %u\nauth %d\nscoreboard %d\nlock %d\npid_file %d\ninstance %s\ncompactor %d %" PRIu64 "\n",
             handover->generations, handover->generation, handover->has_auth, handover->scoreboard_fd, handover->lock_fd,
-            handover->instance, (int)handover->compactor, handover->settled_lines);
+            handover->pid_file_fd, handover->instance, (int)handover->compactor, handover->settled_lines);
     for (size_t i = 0; i < handover->listeners.count; i++)
         fprintf(out, "listen %d\n", handover->listeners.fds[i]);
     for (size_t i = 0; i < handover->worker_count; i++)
@@ -118,6 +119,11 @@ static bool read_scoreboard(struct handover *handover, const char *text)
 static bool read_lock(struct handover *handover, const char *text)
 {
     return sscanf(text, "%d", &handover->lock_fd) == 1;
+}
+
+static bool read_pid_file(struct handover *handover, const char *text)
+{
+    return sscanf(text, "%d", &handover->pid_file_fd) == 1;
 }
 
 static bool read_instance(struct handover *handover, const char *text)
@@ -202,6 +208,7 @@ static const struct {
     {"auth", read_auth},
     {"scoreboard", read_scoreboard},
     {"lock", read_lock},
+    {"pid_file", read_pid_file},
     {"instance", read_instance},
     {"compactor", read_compactor},
     {"listen", read_listen},
@@ -292,7 +299,7 @@ static void keep_one(int fd, bool keep)
 void handover_keep(const struct handover *handover, bool keep)
 {
     const struct runtime_handover *runtime = &handover->runtime;
-    const int single[] = {handover->scoreboard_fd, handover->lock_fd,      runtime->socket.fd,
+    const int single[] = {handover->scoreboard_fd, handover->lock_fd,      handover->pid_file_fd, runtime->socket.fd,
                           runtime->ready_fd,       runtime->owner_pipe[0], runtime->owner_pipe[1]};
 
     for (size_t i = 0; i < sizeof single / sizeof *single; i++)

@@ -30,6 +30,7 @@ struct handover {
     bool has_auth;       /* clients need a key */
     int scoreboard_fd;
     int lock_fd; /* of the state directory */
+    int pid_file_fd;
     struct listeners listeners;
     char instance[SCOREBOARD_INSTANCE_MAX_BYTES + 1];
     pid_t compactor; /* 0: none */

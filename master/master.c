@@ -208,6 +208,7 @@ static void advance_starting(struct master *master, int64_t now_ms)
         give_up(master);
     } else if (master->current->state == GENERATION_SERVING) {
         master->phase = MASTER_SERVING;
+        pid_file_write(&master->pid_file, master->current->plan.settings->pid_file);
         master_tell_ready(master);
     }
 }
@@ -363,7 +364,8 @@ static bool prepare(struct master *master)
         !preflight_check(settings) || !preflight_check_project(settings, master->store) ||
         !preflight_raise_descriptors(settings->max_runs) ||
         !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) ||
-        !state_dir_open(&master->state_dir, settings->state_dir) || !name_instance(master))
+        !pid_file_is_free(settings->pid_file) || !state_dir_open(&master->state_dir, settings->state_dir) ||
+        !name_instance(master))
         return false;
     if (!master_make_scoreboard(master) || !master_make_workers(master))
         return false;
@@ -390,6 +392,7 @@ static void release(struct master *master)
         close(master->scoreboard_fd);
     listeners_close(&master->listeners);
     free(master->instance);
+    pid_file_remove(&master->pid_file);
     state_dir_close(&master->state_dir);
     if (master->signal_fd >= 0)
         close(master->signal_fd);
@@ -421,6 +424,7 @@ int master_run(int argc, char *const argv[], struct settings_load *load)
                             .signal_fd = -1,
                             .scoreboard_fd = -1,
                             .state_dir = STATE_DIR_CLOSED,
+                            .pid_file = PID_FILE_NONE,
                             .upgrade = UPGRADE_NONE_YET,
                             .loop_ms = monotonic_ms()};
 

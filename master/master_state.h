@@ -10,6 +10,7 @@
 #include "master/announce.h"
 #include "master/generation.h"
 #include "master/listen.h"
+#include "master/pid_file.h"
 #include "master/run_history.h"
 #include "master/runtime.h"
 #include "master/state_dir.h"
@@ -48,6 +49,7 @@ struct master {
     int64_t awake_ms;           /* since when the loop goes round without a gap */
     int64_t watchdog_ms;        /* when the service manager is to hear of us next */
     struct state_dir state_dir;
+    struct pid_file pid_file; /* written once the server is ready */
     struct run_history history;
     char *instance;
     struct announcement announcement;

@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "common/log_sink.h"
 #include "master/listen.h"
+#include "master/pid_file.h"
 #include "worker/worker.h"
 
 #include <errno.h>
@@ -112,6 +113,8 @@ bool preflight_check(const struct settings *settings)
     bool good = listeners_check(settings->bind);
 
     if (!check_log("log_file", settings->log_file) || !check_log("access_log", access_log_file(settings)))
+        good = false;
+    if (!pid_file_check(settings->pid_file))
         good = false;
     if (!check_file("agent_runner", settings->agent_runner, R_OK))
         good = false;

@@ -49,6 +49,7 @@ static struct handover *describe(const struct master *master)
     handover->has_auth = *master->current->plan.settings->api_key != '\0';
     handover->scoreboard_fd = master->scoreboard_fd;
     handover->lock_fd = master->state_dir.lock_fd;
+    handover->pid_file_fd = master->pid_file.fd;
     handover->listeners = master->listeners;
     snprintf(handover->instance, sizeof handover->instance, "%s", master->instance);
     handover->compactor = master->history.compactor;

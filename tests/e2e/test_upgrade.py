@@ -103,6 +103,23 @@ async def test_the_lock_of_the_state_directory_outlives_the_exec(double, server,
     assert f"held by another server, pid {server.pid}" in second.stderr
 
 
+async def test_the_pid_file_is_kept_through_an_upgrade_and_goes_with_the_server(double, start_server, tmp_path):
+    pid_file = tmp_path / "sandstorm.pid"
+    pid_file.write_text("1\n")  # of a server that was killed, and pid 1 lives
+    server = start_server("--pid-file", pid_file)
+    await eventually_async(lambda: pid_file.read_text() == f"{server.pid}\n", 10, "the pid file")
+    server.signal(signal.SIGHUP)
+    await asyncio.to_thread(server.wait_log, "generation 2 serves")
+    await upgrade(server)
+    assert pid_file.read_text() == f"{server.pid}\n"
+    second = run_program("--bind", f"127.0.0.1:{free_port()}", "--runtime", "e2b", "--pid-file", str(pid_file),
+                         "--project-dir", str(tmp_path), env={"E2B_API_KEY": double.key})  # fmt: skip
+    assert second.returncode == 1
+    assert f"held by another server, pid {server.pid}" in second.stderr
+    assert await asyncio.to_thread(server.stop) == 0
+    assert not pid_file.exists()
+
+
 async def test_a_killed_worker_is_replaced_after_an_upgrade(double, server, client):
     new = await upgrade(server)
     await eventually_async(lambda: server.workers() == new, 15, "the end of the old workers")

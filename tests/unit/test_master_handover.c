@@ -34,6 +34,7 @@ static struct handover *a_handover(void)
     handover->has_auth = true;
     handover->scoreboard_fd = 5;
     handover->lock_fd = 6;
+    handover->pid_file_fd = 10;
     handover->listeners = (struct listeners){.fds = {7, 8}, .count = 2};
     snprintf(handover->instance, sizeof handover->instance, "prod-1.a_b");
     handover->compactor = 4321;
@@ -70,6 +71,7 @@ static void test_what_is_written_is_read(void **state)
     assert_true(in->has_auth);
     assert_int_equal(in->scoreboard_fd, 5);
     assert_int_equal(in->lock_fd, 6);
+    assert_int_equal(in->pid_file_fd, 10);
     assert_int_equal(in->listeners.count, 2);
     assert_int_equal(in->listeners.fds[1], 8);
     assert_string_equal(in->instance, "prod-1.a_b");
