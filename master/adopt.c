@@ -76,6 +76,8 @@ bool adopt_master(struct master *master, const struct handover *handover)
     bool is_fresh = false;
 
     handover_keep(handover, false);
+    if (!log_use_file(settings->log_file))
+        log_warn("the log goes to stderr until the next reload");
     master->listeners = handover->listeners;
     master->instance = strdup(handover->instance);
     master->store = project_store_new();

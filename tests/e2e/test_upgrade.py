@@ -93,6 +93,15 @@ async def test_a_run_of_before_is_cancelled_and_recorded_after(double, server, c
     assert record["status"] == "cancelled"
 
 
+async def test_the_log_file_is_written_to_by_both_programs(start_server, tmp_path):
+    log = tmp_path / "log"
+    server = start_server("--log-file", log)
+    server.signal(signal.SIGUSR2)
+    await eventually_async(lambda: "generation 2 serves" in log.read_text(), 15, "the upgrade")
+    text = log.read_text()
+    assert text.index("handing over to") < text.index("took over in process") < text.index("reloading")
+
+
 async def test_the_lock_of_the_state_directory_outlives_the_exec(double, server, client):
     await upgrade(server)
     second = run_program(
