@@ -56,6 +56,8 @@ struct settings {
     char *log_file;            /* "": standard error */
     char *access_log;          /* a file, or one of the two names below */
     int64_t access_log_format; /* enum access_log_format */
+    char *user;                /* of the workers, when the server is started as root; "": not told */
+    char *group;               /* "": the user's */
     char *instance;
     char *project_dir; /* absolute */
     char *state_dir;   /* absolute */

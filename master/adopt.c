@@ -49,9 +49,10 @@ static void adopt_workers(struct master *master, const struct handover *handover
 static void adopt_history(struct master *master, const struct handover *handover, bool is_fresh)
 {
     if (is_fresh)
-        run_history_begin(&master->history, master->state_dir.path, master->scoreboard);
+        run_history_begin(&master->history, master->state_dir.path, master->scoreboard, &master->privileges);
     else
-        run_history_adopt(&master->history, master->state_dir.path, master->scoreboard, handover->settled_lines);
+        run_history_adopt(&master->history, master->state_dir.path, master->scoreboard, &master->privileges,
+                          handover->settled_lines);
     if (handover->compactor != 0 && master->history.compactor == 0)
         master->history.compactor = handover->compactor;
 }
@@ -81,7 +82,8 @@ bool adopt_master(struct master *master, const struct handover *handover)
     master->listeners = handover->listeners;
     master->instance = strdup(handover->instance);
     master->store = project_store_new();
-    if (master->instance == NULL || master->store == NULL || !master_open_signals(master))
+    if (master->instance == NULL || master->store == NULL || !master_open_signals(master) ||
+        !privileges_resolve(&master->privileges, settings))
         return false;
     state_dir_adopt(&master->state_dir, settings->state_dir, handover->lock_fd);
     pid_file_adopt(&master->pid_file, settings->pid_file, handover->pid_file_fd);
@@ -89,7 +91,8 @@ bool adopt_master(struct master *master, const struct handover *handover)
         return false;
     if (handover->has_runtime && (master->runtime = runtime_adopt(settings, &handover->runtime)) == NULL)
         return false;
-    if (!preflight_check_project(settings, master->store) || !preflight_raise_descriptors(settings->max_runs))
+    if (!preflight_check_project(settings, master->store, &master->privileges) ||
+        !preflight_raise_descriptors(settings->max_runs))
         log_warn("the workers of before go on with the settings they have");
     if (!adopt_generation(master, handover))
         return false;

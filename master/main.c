@@ -58,9 +58,13 @@ static int check(const struct settings_load *load)
     int offered = handover_offered();
     const struct settings *settings = settings_load_values(load);
     struct project_store *store = project_store_new();
-    bool good = preflight_check(settings);
+    struct privileges privileges;
+    bool good = privileges_resolve(&privileges, settings);
 
-    if (store == NULL || !preflight_check_project(settings, store))
+    if (!preflight_check(settings))
+        good = false;
+
+    if (store == NULL || !preflight_check_project(settings, store, &privileges))
         good = false;
     if (!preflight_raise_descriptors(settings->max_runs))
         good = false;

@@ -122,13 +122,16 @@ struct generation *master_make_generation(struct master *master, struct settings
         .listen_fds = master->listeners.fds,
         .listen_count = master->listeners.count,
         .local_socket = master->runtime != NULL ? runtime_socket_path(master->runtime) : NULL,
+        .privileges = &master->privileges,
         .instance = master->instance,
         .state_dir = master->state_dir.path,
         .project_store = store,
         .owner_fd = master->runtime != NULL ? runtime_owner_fd(master->runtime) : -1,
     };
-    struct generation *generation = generation_new(load, &plan);
+    struct generation *generation;
 
+    privileges_give_log(&master->privileges, settings_load_values(load)->log_file);
+    generation = generation_new(load, &plan);
     if (generation == NULL) {
         log_error("cannot start workers: %s", strerror(errno));
         settings_load_free(load);
@@ -360,8 +363,9 @@ static bool prepare(struct master *master)
     const struct settings *settings = start_settings(master);
 
     master->store = project_store_new();
-    if (master->store == NULL || !master_open_signals(master) || !log_use_file(settings->log_file) ||
-        !preflight_check(settings) || !preflight_check_project(settings, master->store) ||
+    if (!privileges_are_told(settings) || !privileges_resolve(&master->privileges, settings) || master->store == NULL ||
+        !master_open_signals(master) || !log_use_file(settings->log_file) || !preflight_check(settings) ||
+        !preflight_check_project(settings, master->store, &master->privileges) ||
         !preflight_raise_descriptors(settings->max_runs) ||
         !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) ||
         !pid_file_is_free(settings->pid_file) || !state_dir_open(&master->state_dir, settings->state_dir) ||
@@ -370,10 +374,11 @@ static bool prepare(struct master *master)
     if (!master_make_scoreboard(master) || !master_make_workers(master))
         return false;
     log_start(master);
-    run_history_begin(&master->history, master->state_dir.path, master->scoreboard);
+    state_dir_give(&master->state_dir, &master->privileges);
+    run_history_begin(&master->history, master->state_dir.path, master->scoreboard, &master->privileges);
     if (!preflight_wants_local_runtime(settings, start_environment(master), master->store))
         return true;
-    master->runtime = runtime_new(settings);
+    master->runtime = runtime_new(settings, &master->privileges);
     return master->runtime != NULL || settings->runtime == RUNTIME_AUTO;
 }
 

@@ -76,6 +76,7 @@ static void on_usr1(struct master *master, int number)
     (void)number;
     log_info("SIGUSR1: opening the log again");
     log_reopen();
+    privileges_give_log(&master->privileges, master->current != NULL ? master->current->plan.settings->log_file : "");
     workers_reopen_log(master->workers);
 }
 

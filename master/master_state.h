@@ -36,6 +36,7 @@ struct master {
     struct project_store *store; /* likewise */
     int signal_fd;
     struct listeners listeners;
+    struct privileges privileges; /* of the workers */
     struct scoreboard *scoreboard;
     int scoreboard_fd; /* for whoever wants to map it again */
     struct workers *workers;

@@ -32,10 +32,11 @@ bool preflight_wants_local_runtime(const struct settings *settings, const struct
 }
 
 /* A file system that hangs must not hang the master: the alarm ends the child. */
-static _Noreturn void check_project_and_exit(const struct settings *settings, struct project_store *store)
+static _Noreturn void check_project_and_exit(const struct settings *settings, struct project_store *store,
+                                             const struct privileges *privileges)
 {
     struct tls_files *files = NULL;
-    bool good;
+    bool good, has_files;
 
     sigset_t none;
 
@@ -43,20 +44,23 @@ static _Noreturn void check_project_and_exit(const struct settings *settings, st
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     alarm(PROJECT_CHECK_MAX_S);
+    has_files = tls_files_read(settings, &files); /* the master reads them */
+    privileges_enter(privileges);
     good = worker_check_project(settings->project_dir, store);
-    good = tls_files_read(settings, &files) && worker_check_tls(files) && good;
+    good = has_files && worker_check_tls(files) && good;
     tls_files_free(files);
     good = worker_check_upstream(settings) && good;
     _exit(good ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
-bool preflight_check_project(const struct settings *settings, struct project_store *store)
+bool preflight_check_project(const struct settings *settings, struct project_store *store,
+                             const struct privileges *privileges)
 {
     pid_t pid = fork();
     int status;
 
     if (pid == 0)
-        check_project_and_exit(settings, store);
+        check_project_and_exit(settings, store, privileges);
     if (pid < 0) {
         log_error("cannot check the project: %s", strerror(errno));
         return false;

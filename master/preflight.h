@@ -8,6 +8,7 @@
 #include "common/environment.h"
 #include "common/project_store.h"
 #include "common/settings.h"
+#include "master/privileges.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,8 +20,8 @@ bool preflight_check(const struct settings *settings) __attribute__((warn_unused
  * The project directory and the files for TLS, checked by a child, since their formats are the workers' business. What
  * is good is in the store then. Waits for the child, 10 s at most.
  */
-bool preflight_check_project(const struct settings *settings, struct project_store *store)
-    __attribute__((warn_unused_result));
+bool preflight_check_project(const struct settings *settings, struct project_store *store,
+                             const struct privileges *privileges) __attribute__((warn_unused_result));
 
 /* Raises RLIMIT_NOFILE to the hard limit and refuses max_runs that would not fit into one worker. */
 bool preflight_raise_descriptors(int64_t max_runs) __attribute__((warn_unused_result));

@@ -63,7 +63,8 @@ static bool may_reload(const struct master *master, const struct settings_load *
         log_error("SANDSTORM_API_KEY is gone: serving every client needs a restart");
         return false;
     }
-    return preflight_check(settings_load_values(load)) && preflight_check_project(settings_load_values(load), store) &&
+    return preflight_check(settings_load_values(load)) &&
+           preflight_check_project(settings_load_values(load), store, &master->privileges) &&
            has_runtime_for(master, load, store);
 }
 

@@ -36,6 +36,7 @@ static void restore(struct run_history *history)
     int status;
 
     if (pid == 0) {
+        privileges_enter(history->privileges);
         alarm(RESTORE_MAX_S);
         _exit(worker_restore_history(history->state_dir, history->scoreboard) ? EXIT_SUCCESS : EXIT_FAILURE);
     }
@@ -61,6 +62,7 @@ static _Noreturn void become_compactor(const struct run_history *history, pid_t 
     int none[1];
 
     log_open("history");
+    privileges_enter(history->privileges);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != master)
         _exit(EXIT_FAILURE);
@@ -122,9 +124,10 @@ bool run_history_reaped(struct run_history *history, pid_t pid, int status)
 
 /* --- life ------------------------------------------------------------------------------------------------ */
 
-void run_history_begin(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard)
+void run_history_begin(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard,
+                       const struct privileges *privileges)
 {
-    *history = (struct run_history){.state_dir = state_dir, .scoreboard = scoreboard};
+    *history = (struct run_history){.state_dir = state_dir, .scoreboard = scoreboard, .privileges = privileges};
     if (state_dir == NULL)
         return;
     restore(history);
@@ -134,9 +137,10 @@ void run_history_begin(struct run_history *history, const char *state_dir, struc
 }
 
 void run_history_adopt(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard,
-                       uint64_t settled_lines)
+                       const struct privileges *privileges, uint64_t settled_lines)
 {
-    *history = (struct run_history){.state_dir = state_dir, .scoreboard = scoreboard, .settled_lines = settled_lines};
+    *history = (struct run_history){
+        .state_dir = state_dir, .scoreboard = scoreboard, .privileges = privileges, .settled_lines = settled_lines};
 }
 
 void run_history_end(struct run_history *history)

@@ -7,6 +7,7 @@
 #define MASTER_RUN_HISTORY_H
 
 #include "common/scoreboard.h"
+#include "master/privileges.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,16 +16,18 @@
 struct run_history {
     const char *state_dir; /* borrowed; NULL: nothing is kept */
     struct scoreboard *scoreboard;
-    pid_t compactor;        /* 0: none */
-    uint64_t settled_lines; /* that the last compaction left */
-    int64_t earliest_ms;    /* of the next one */
+    const struct privileges *privileges; /* of the children that touch the file */
+    pid_t compactor;                     /* 0: none */
+    uint64_t settled_lines;              /* that the last compaction left */
+    int64_t earliest_ms;                 /* of the next one */
 };
 
 /* Restores, waiting for the child, 30 s at most. Before the first worker. */
-void run_history_begin(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard);
+void run_history_begin(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard,
+                       const struct privileges *privileges);
 /* Instead, when the table was taken over with its runs in it. A compaction may be under way. */
 void run_history_adopt(struct run_history *history, const char *state_dir, struct scoreboard *scoreboard,
-                       uint64_t settled_lines);
+                       const struct privileges *privileges, uint64_t settled_lines);
 /* Kills a compaction that is under way: it can be killed at any point. */
 void run_history_end(struct run_history *history);
 

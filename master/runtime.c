@@ -48,7 +48,7 @@ static bool start(struct runtime *runtime)
     return true;
 }
 
-struct runtime *runtime_new(const struct settings *settings)
+struct runtime *runtime_new(const struct settings *settings, const struct privileges *privileges)
 {
     struct runtime *runtime = calloc(1, sizeof *runtime);
 
@@ -60,6 +60,7 @@ struct runtime *runtime_new(const struct settings *settings)
     runtime->is.deadline_ms = -1;
     if (!runtime_socket_open(&runtime->is.socket, settings->local_socket))
         goto failed;
+    runtime_socket_give(&runtime->is.socket, privileges);
     if (pipe2(runtime->is.owner_pipe, O_CLOEXEC) < 0) {
         log_error("cannot make a pipe for sandboxd: %s", strerror(errno));
         goto failed;

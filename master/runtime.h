@@ -12,6 +12,7 @@
 #define MASTER_RUNTIME_H
 
 #include "common/settings.h"
+#include "master/privileges.h"
 #include "master/runtime_socket.h"
 #include "master/supervise.h"
 
@@ -43,8 +44,10 @@ struct runtime_handover {
 
 #define RUNTIME_HANDOVER_NONE ((struct runtime_handover){.ready_fd = -1, .owner_pipe = {-1, -1}, .socket = {.fd = -1}})
 
-/* Opens the socket and starts sandboxd. NULL after a log line. The settings must live as long, or be replaced. */
-struct runtime *runtime_new(const struct settings *settings) __attribute__((warn_unused_result));
+/* Opens the socket, which workers of these privileges may use, and starts sandboxd. NULL after a log line. The settings
+ * must live as long, or be replaced. */
+struct runtime *runtime_new(const struct settings *settings, const struct privileges *privileges)
+    __attribute__((warn_unused_result));
 /* Closes and removes the socket. The child must be gone (or be about to see the end of file on its owner pipe). */
 void runtime_free(struct runtime *runtime);
 

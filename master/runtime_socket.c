@@ -105,6 +105,17 @@ failed:
     return false;
 }
 
+/* The socket first: whoever owns the directory may put another in its place. */
+void runtime_socket_give(const struct runtime_socket *runtime_socket, const struct privileges *privileges)
+{
+    const char *const paths[] = {runtime_socket->path, runtime_socket->directory};
+
+    for (size_t i = 0; privileges->are_dropped && i < sizeof paths / sizeof *paths; i++) {
+        if (*paths[i] != '\0' && lchown(paths[i], privileges->uid, privileges->gid) < 0)
+            log_warn("cannot make %s the workers' own: %s", paths[i], strerror(errno));
+    }
+}
+
 void runtime_socket_close(struct runtime_socket *runtime_socket)
 {
     if (runtime_socket->fd >= 0)

@@ -5,6 +5,8 @@
 #ifndef MASTER_RUNTIME_SOCKET_H
 #define MASTER_RUNTIME_SOCKET_H
 
+#include "master/privileges.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/un.h>
@@ -23,6 +25,8 @@ struct runtime_socket {
  * /run or /tmp, the first that lets us. A socket file that is in the way is replaced only when nobody answers on it.
  */
 bool runtime_socket_open(struct runtime_socket *runtime_socket, const char *path) __attribute__((warn_unused_result));
+/* Lets workers of these privileges connect, and nobody else but root. */
+void runtime_socket_give(const struct runtime_socket *runtime_socket, const struct privileges *privileges);
 /* Closes and removes what was made. */
 void runtime_socket_close(struct runtime_socket *runtime_socket);
 

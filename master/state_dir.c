@@ -208,6 +208,26 @@ void state_dir_close(struct state_dir *dir)
     *dir = STATE_DIR_CLOSED;
 }
 
+/* The files first: whoever owns the directory may put others in their place. */
+void state_dir_give(const struct state_dir *dir, const struct privileges *privileges)
+{
+    static const char *const files[] = {STATE_FILE_LOCK, STATE_FILE_INSTANCE, STATE_FILE_RUNS};
+    struct stat status;
+
+    if (!privileges->are_dropped || dir->path == NULL || fstat(dir->fd, &status) < 0 ||
+        status.st_uid == privileges->uid)
+        return;
+    if (!is_ours_alone(dir->fd)) {
+        log_warn("state_dir %s holds files that are not ours: it is not given to the setting user", dir->path);
+        return;
+    }
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        if (fchownat(dir->fd, files[i], privileges->uid, privileges->gid, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+            log_warn("cannot make %s/%s the workers' own: %s", dir->path, files[i], strerror(errno));
+    }
+    privileges_give(privileges, dir->fd, dir->path);
+}
+
 void state_dir_check(const char *path)
 {
     struct stat status;

@@ -10,6 +10,8 @@
 #ifndef MASTER_STATE_DIR_H
 #define MASTER_STATE_DIR_H
 
+#include "master/privileges.h"
+
 #include <stdbool.h>
 
 struct state_dir {
@@ -29,6 +31,9 @@ bool state_dir_open(struct state_dir *dir, const char *path) __attribute__((warn
 /* Instead, in a process that had its lock before an exec. lock_fd -1: there was none, and there is none now. */
 void state_dir_adopt(struct state_dir *dir, const char *path, int lock_fd);
 void state_dir_close(struct state_dir *dir);
+
+/* Makes it and what is in it the workers' own, who write the history. Not if files that are not ours are there. */
+void state_dir_give(const struct state_dir *dir, const struct privileges *privileges);
 
 /* The name that is kept there, else a random one, kept from now on. The caller's; NULL after a log line. */
 char *state_dir_instance(const struct state_dir *dir) __attribute__((warn_unused_result));

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -51,8 +52,18 @@ void workers_free(struct workers *workers)
 
 /* --- birth -------------------------------------------------------------------------------------- */
 
+/* A worker that is stuck when its master dies is told by the kernel too. A change of user forgets it: to be done last.
+ */
+static void follow_master(pid_t master)
+{
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != master)
+        _exit(WORKER_EXIT_FAILED);
+}
+
 /* The child: keeps what is a worker's own, and becomes one. */
-static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct worker_plan *plan, int slot, int fd)
+static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct worker_plan *plan, int slot, int fd,
+                                    pid_t master)
 {
     const struct worker_context context = {.settings = plan->settings,
                                            .environment = plan->environment,
@@ -80,6 +91,8 @@ static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct 
     if (plan->owner_fd >= 0)
         keep[kept++] = plan->owner_fd;
     child_close_others(keep, kept);
+    privileges_enter(plan->privileges);
+    follow_master(master);
     exit(worker_main(&context)); /* the end of this process's main; not _exit: leak checkers report at exit */
 }
 
@@ -129,7 +142,7 @@ struct worker *workers_spawn(struct workers *workers, const struct worker_plan *
     int slot = scoreboard_take_slot(workers->scoreboard, plan->generation);
     struct worker *worker;
     int pair[2] = {-1, -1};
-    pid_t pid;
+    pid_t master = getpid(), pid;
 
     if (slot < 0) {
         log_error("cannot start a worker: all %d slots are taken", SCOREBOARD_SLOTS_MAX);
@@ -146,7 +159,7 @@ struct worker *workers_spawn(struct workers *workers, const struct worker_plan *
         return NULL;
     }
     if (pid == 0)
-        become_worker(workers->scoreboard, plan, slot, pair[1]);
+        become_worker(workers->scoreboard, plan, slot, pair[1], master);
     close(pair[1]);
     worker = enter(workers, plan, slot, pid, pair[0]);
     worker->seat = seat;

@@ -12,6 +12,7 @@
 #include "common/scoreboard.h"
 #include "common/settings.h"
 #include "common/tls_files.h"
+#include "master/privileges.h"
 #include "master/supervise.h"
 
 #include <poll.h>
@@ -29,6 +30,7 @@ struct worker_plan {
     size_t listen_count;
     const struct tls_files *tls_files; /* NULL: plain HTTP */
     const char *local_socket;          /* NULL: no local runtime */
+    const struct privileges *privileges;
     const char *instance;
     const char *state_dir; /* NULL: none */
     struct project_store *project_store;

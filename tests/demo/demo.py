@@ -136,6 +136,8 @@ def server_environment(model_url):
     }
     if model_url:
         environment |= {"ANTHROPIC_BASE_URL": model_url, "ANTHROPIC_API_KEY": SCRIPTED_KEY}
+    if os.geteuid() == 0:
+        environment.setdefault("SANDSTORM_USER", "root")  # a demo of root's is for root
     return environment
 
 

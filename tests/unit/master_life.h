@@ -239,7 +239,7 @@ static inline void expect_exit(struct server *server, int code)
 static inline int set_up(void **state)
 {
     (void)state;
-    if (mkdtemp(directory) == NULL)
+    if (mkdtemp(directory) == NULL || setenv("SANDSTORM_USER", "root", 1) < 0) /* if the tests are */
         return -1;
     snprintf(runner_path, sizeof runner_path, "%s/runner.mjs", directory);
     snprintf(mode_path, sizeof mode_path, "%s/mode", directory);

@@ -24,6 +24,8 @@ SANITIZED_SLACK_KIB = 300 * 1024
 BUG_MARKS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:", "panic:")
 # The server may keep its state here; anything else it leaves in its directory is a leak.
 ALLOWED_FILES = {".sandstorm"}
+# A server of root's has to be told whom its workers run as.
+ROOT_SAYS_SO = {"SANDSTORM_USER": "root"} if os.geteuid() == 0 else {}
 
 
 def free_port() -> int:
@@ -43,7 +45,7 @@ def memory_slack_kib(plain: int) -> int:
 def bare_environment() -> dict[str, str]:
     """An environment without any setting of the server's."""
     kept = ("PATH", "LANG", "LC_ALL", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    return {name: os.environ[name] for name in kept if name in os.environ} | ROOT_SAYS_SO
 
 
 class Server:
