@@ -201,7 +201,7 @@ static inline size_t children_of(pid_t pid, pid_t *out, size_t max)
 static inline pid_t expect_children(const struct server *server, size_t count, pid_t gone)
 {
     int64_t until_ms = monotonic_ms() + PATIENCE_MS;
-    pid_t children[16] = {-1};
+    pid_t children[16] = {0};
     size_t found = 0;
 
     while (monotonic_ms() < until_ms) {

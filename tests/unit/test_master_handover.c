@@ -192,6 +192,53 @@ static void test_only_settings_that_a_restart_changes_are_compared(void **state)
     settings_load_free(unset);
 }
 
+static void ignore_admitted(struct worker *worker, void *owner)
+{
+    (void)worker;
+    (void)owner;
+}
+
+static void ignore_buried(struct worker *worker, bool finished_job, void *owner)
+{
+    (void)worker;
+    (void)finished_job;
+    (void)owner;
+}
+
+/* Its heartbeat is in another scoreboard, and its runs are: neither is missed here. */
+static void test_an_unseen_worker_is_left_alone_with_its_sandboxes(void **state)
+{
+    static const struct workers_callbacks callbacks = {.admitted = ignore_admitted, .buried = ignore_buried};
+    struct scoreboard *scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = 1, .run_history = 1}, NULL);
+    struct workers *workers = workers_new(scoreboard, &callbacks, NULL);
+    struct worker unseen = {.pid = getpid(),
+                            .slot = 3,
+                            .fd = -1,
+                            .generation = 2,
+                            .state = CHILD_DRAINING,
+                            .is_unseen = true,
+                            .deadline_ms = -1,
+                            .worker_timeout_ms = 1000};
+
+    (void)state;
+    assert_non_null(workers);
+    workers_adopt(workers, &unseen);
+    assert_int_equal(atomic_load(&scoreboard->reconcile_due_ms), INT64_MAX);
+    assert_int_equal(atomic_load(&scoreboard->slots[3].state), WORKER_DRAINING);
+    assert_int_equal(scoreboard_take_slot(scoreboard, 5), 0);
+    for (int i = 1; i <= 2; i++)
+        assert_int_equal(scoreboard_take_slot(scoreboard, 5), i);
+    assert_int_equal(scoreboard_take_slot(scoreboard, 5), 4);
+    atomic_store(&scoreboard->slots[3].heartbeat_ms, 0);
+    workers_tick(workers, monotonic_ms(), 0); /* would send SIGABRT to this process */
+    assert_int_equal(workers_count_in(workers, CHILD_DRAINING), 1);
+    assert_true(workers_reaped(workers, getpid(), 0));
+    assert_int_equal(atomic_load(&scoreboard->reconcile_due_ms), 0);
+    assert_int_equal(atomic_load(&scoreboard->slots[3].state), WORKER_FREE);
+    workers_free(workers);
+    scoreboard_free(scoreboard);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -199,6 +246,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_understood_is_refused),
         cmocka_unit_test(test_descriptors_are_kept_over_an_exec_or_not),
         cmocka_unit_test(test_a_handover_is_offered_once),
+        cmocka_unit_test(test_an_unseen_worker_is_left_alone_with_its_sandboxes),
         cmocka_unit_test(test_only_settings_that_a_restart_changes_are_compared),
     };
 
