@@ -1023,6 +1023,14 @@ char *settings_fixed_text(const struct settings_load *load)
     return NULL;
 }
 
+const char *settings_access_log_file(const struct settings *settings)
+{
+    bool is_file = strcmp(settings->access_log, SETTINGS_ACCESS_LOG_OFF) != 0 &&
+                   strcmp(settings->access_log, SETTINGS_ACCESS_LOG_STDERR) != 0;
+
+    return is_file ? settings->access_log : "";
+}
+
 bool settings_list_next(const char **cursor, char *item, size_t size)
 {
     const char *text = *cursor;

@@ -158,6 +158,9 @@ bool settings_reload_allowed(const struct settings_load *old_load, const struct 
  * of memory. */
 char *settings_fixed_text(const struct settings_load *load) __attribute__((warn_unused_result));
 
+/* The file of the access log; "": it is none. */
+const char *settings_access_log_file(const struct settings *settings);
+
 /* Walks a list: copies the next item, trimmed, to item; false at the end. *cursor starts at the list. */
 bool settings_list_next(const char **cursor, char *item, size_t size);
 

@@ -130,7 +130,7 @@ struct generation *master_make_generation(struct master *master, struct settings
     };
     struct generation *generation;
 
-    privileges_give_log(&master->privileges, settings_load_values(load)->log_file);
+    privileges_give_logs(&master->privileges, settings_load_values(load));
     generation = generation_new(load, &plan);
     if (generation == NULL) {
         log_error("cannot start workers: %s", strerror(errno));

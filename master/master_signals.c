@@ -76,7 +76,8 @@ static void on_usr1(struct master *master, int number)
     (void)number;
     log_info("SIGUSR1: opening the log again");
     log_reopen();
-    privileges_give_log(&master->privileges, master->current != NULL ? master->current->plan.settings->log_file : "");
+    if (master->current != NULL)
+        privileges_give_logs(&master->privileges, master->current->plan.settings);
     workers_reopen_log(master->workers);
 }
 

@@ -103,20 +103,11 @@ static bool check_log(const char *setting, const char *path)
     return error == 0;
 }
 
-/* "": it is no file. */
-static const char *access_log_file(const struct settings *settings)
-{
-    bool is_file = strcmp(settings->access_log, SETTINGS_ACCESS_LOG_OFF) != 0 &&
-                   strcmp(settings->access_log, SETTINGS_ACCESS_LOG_STDERR) != 0;
-
-    return is_file ? settings->access_log : "";
-}
-
 bool preflight_check(const struct settings *settings)
 {
     bool good = listeners_check(settings->bind);
 
-    if (!check_log("log_file", settings->log_file) || !check_log("access_log", access_log_file(settings)))
+    if (!check_log("log_file", settings->log_file) || !check_log("access_log", settings_access_log_file(settings)))
         good = false;
     if (!pid_file_check(settings->pid_file))
         good = false;

@@ -92,18 +92,28 @@ void privileges_give(const struct privileges *privileges, int fd, const char *na
         log_warn("cannot make %s the workers' own: %s", name, strerror(errno));
 }
 
-void privileges_give_log(const struct privileges *privileges, const char *path)
+/* "": standard error. */
+static void give_log(const struct privileges *privileges, const char *path)
 {
+    int fd = *path != '\0'
+                 ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, LOG_FILE_MODE)
+                 : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
     struct stat status;
-    int fd;
 
-    if (!privileges->are_dropped)
-        return;
-    fd = *path != '\0' ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, LOG_FILE_MODE)
-                       : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
     if (fd < 0)
         return; /* whoever writes there says so */
     if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
         privileges_give(privileges, fd, *path != '\0' ? path : "the log");
     close(fd);
+}
+
+void privileges_give_logs(const struct privileges *privileges, const struct settings *settings)
+{
+    const char *access_log = settings_access_log_file(settings);
+
+    if (!privileges->are_dropped)
+        return;
+    give_log(privileges, settings->log_file);
+    if (*access_log != '\0')
+        give_log(privileges, access_log);
 }

@@ -35,7 +35,7 @@ void privileges_enter(const struct privileges *privileges);
 
 /* Makes what an open descriptor names the workers' own. A failure is a warning that names it so. */
 void privileges_give(const struct privileges *privileges, int fd, const char *name);
-/* Likewise the log: the file of that name, made if it does not exist; "": standard error, if that is a file. */
-void privileges_give_log(const struct privileges *privileges, const char *path);
+/* Likewise the logs: files are made if they do not exist; standard error, if it is one. */
+void privileges_give_logs(const struct privileges *privileges, const struct settings *settings);
 
 #endif

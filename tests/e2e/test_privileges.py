@@ -114,18 +114,22 @@ async def test_they_reach_the_local_runtime_and_nobody_else_does(start_as_nobody
     assert found.parent.stat().st_mode & 0o777 == 0o700
 
 
-async def test_a_rotated_log_file_is_theirs(double, start_as_nobody, client, open_folder):
-    logs = open_folder / "logs"  # root's: only root can make files there
+async def test_rotated_logs_are_theirs(double, start_as_nobody, client, open_folder):
+    """Though they could not make a file in that folder."""
+    logs = open_folder / "logs"
     logs.mkdir()
-    server = start_as_nobody("--log-file", logs / "log")
-    (logs / "log").rename(logs / "log.1")
+    server = start_as_nobody("--log-file", logs / "log", "--access-log", logs / "access")
+    for name in ("log", "access"):
+        (logs / name).rename(logs / f"{name}.1")
     server.signal(signal.SIGUSR1)
     workers = server.workers()
+    wanted = {str(logs / "log"), str(logs / "access")}
     await eventually_async(
-        lambda: all(str(logs / "log") in procfs.descriptors(pid).values() for pid in workers), 10, "the new file"
+        lambda: all(wanted <= set(procfs.descriptors(pid).values()) for pid in workers), 10, "the new files"
     )
     run_id = (await query(client, server, script())).run_id
     assert run_id in (logs / "log").read_text()
+    await eventually_async(lambda: run_id in (logs / "access").read_text(), 5, "the line of the request")
 
 
 async def test_a_killed_master_takes_them_along(double, start_as_nobody, client):
