@@ -60,7 +60,7 @@ def sockets_to(port: int) -> set[str]:
     return found
 
 
-def private_kib(pid: int) -> int:
+def private_kib(pid: int, kinds: tuple[str, ...] = ("Private_Clean:", "Private_Dirty:")) -> int:
     """Private memory of a process: what is mapped to be shared does not count, though only one may have touched it."""
     total = 0
     shared = False
@@ -68,9 +68,14 @@ def private_kib(pid: int) -> int:
         fields = line.split()
         if not fields[0].endswith(":"):
             shared = fields[1].endswith("s")
-        elif not shared and fields[0] in ("Private_Clean:", "Private_Dirty:"):
+        elif not shared and fields[0] in kinds:
             total += int(fields[1])
     return total
+
+
+def own_kib(pid: int) -> int:
+    """Memory that a process has written to: the same whichever other programs use the same libraries."""
+    return private_kib(pid, ("Private_Dirty:",))
 
 
 def socket_owner(local_port: int, pids: set[int]) -> int | None:
