@@ -43,7 +43,9 @@ enum access_log_format {
 struct settings {
     /* the process */
     int64_t workers;
-    char *bind; /* list of host:port, [v6]:port */
+    char *bind;       /* list of host:port, [v6]:port, unix:/path, each with ;proxy_protocol or not */
+    char *unix_mode;  /* octal */
+    char *unix_owner; /* user, user:group or :group; "": as the server */
     int64_t backlog;
     char *tls_cert;
     char *tls_key;

@@ -61,7 +61,7 @@ static void adopt_history(struct master *master, const struct handover *handover
 static bool adopt_generation(struct master *master, const struct handover *handover)
 {
     master->generations = handover->generation - 1;
-    master->current = master_make_generation(master, master->load, master->store);
+    master->current = master_make_generation(master, master->load, master->store, &master->listeners);
     master->generations = handover->generations;
     master->load = NULL;
     master->store = NULL;

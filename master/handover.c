@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* The version stands in the first line and changes with every change of the text. */
-#define FIRST_LINE     "sandstorm-handover 1\n"
+#define FIRST_LINE     "sandstorm-handover 2\n"
 #define LAST_LINE      "end"
 #define TEXT_MAX_BYTES (1u << 20)
 
@@ -45,6 +45,13 @@ static void write_worker(const struct worker *w, FILE *out)
             w->started_ms, w->deadline_ms, w->graceful_timeout_ms, w->worker_timeout_ms, w->run_limit);
 }
 
+static void write_listener(const struct listeners *listeners, size_t index, FILE *out)
+{
+    fputs("listen ", out);
+    listener_write(listeners, index, out);
+    fputc('\n', out);
+}
+
 static void write_runtime(const struct runtime_handover *r, FILE *out)
 {
     fprintf(out, "runtime %d %d %u %" PRId64 " %" PRId64 " %" PRId64 " %d %d %d %d\n", (int)r->state, (int)r->pid,
@@ -71,7 +78,7 @@ static void write_text(const struct handover *handover, FILE *out)
             handover->generations, handover->generation, handover->has_auth, handover->scoreboard_fd, handover->lock_fd,
             handover->pid_file_fd, handover->instance, (int)handover->compactor, handover->settled_lines);
     for (size_t i = 0; i < handover->listeners.count; i++)
-        fprintf(out, "listen %d\n", handover->listeners.fds[i]);
+        write_listener(&handover->listeners, i, out);
     for (size_t i = 0; i < handover->worker_count; i++)
         write_worker(&handover->workers[i], out);
     if (handover->has_runtime)
@@ -138,9 +145,7 @@ static bool read_compactor(struct handover *handover, const char *text)
 
 static bool read_listen(struct handover *handover, const char *text)
 {
-    struct listeners *listeners = &handover->listeners;
-
-    return listeners->count < LISTEN_MAX && sscanf(text, "%d", &listeners->fds[listeners->count++]) == 1;
+    return listener_read(&handover->listeners, text);
 }
 
 static bool read_worker(struct handover *handover, const char *text)

@@ -91,7 +91,9 @@ void master_stop(struct master *master, enum child_event how)
 {
     if (master->phase != MASTER_STOPPING) {
         notify_stopping("waiting for the runs to end");
-        listeners_close(&master->listeners);
+        if (master->next != NULL)
+            listeners_close(&master->next->plan.listeners, &master->listeners);
+        listeners_close(&master->listeners, NULL);
     }
     master->phase = MASTER_STOPPING;
     upgrade_end(&master->upgrade);
@@ -115,12 +117,11 @@ static bool is_over(const struct master *master)
 /* --- generations -------------------------------------------------------------------------------- */
 
 struct generation *master_make_generation(struct master *master, struct settings_load *load,
-                                          struct project_store *store)
+                                          struct project_store *store, const struct listeners *listeners)
 {
     const struct worker_plan plan = {
         .generation = ++master->generations,
-        .listen_fds = master->listeners.fds,
-        .listen_count = master->listeners.count,
+        .listeners = *listeners,
         .local_socket = master->runtime != NULL ? runtime_socket_path(master->runtime) : NULL,
         .privileges = &master->privileges,
         .instance = master->instance,
@@ -177,7 +178,7 @@ static void begin_generation(struct master *master)
     if (master->runtime == NULL &&
         preflight_wants_local_runtime(start_settings(master), start_environment(master), master->store))
         log_warn("no local runtime and no E2B_API_KEY: only requests that bring their own E2B key can be served");
-    master->current = master_make_generation(master, master->load, master->store);
+    master->current = master_make_generation(master, master->load, master->store, &master->listeners);
     master->load = NULL;
     master->store = NULL;
     if (master->current != NULL)
@@ -367,7 +368,7 @@ static bool prepare(struct master *master)
         !master_open_signals(master) || !log_use_file(settings->log_file) || !preflight_check(settings) ||
         !preflight_check_project(settings, master->store, &master->privileges) ||
         !preflight_raise_descriptors(settings->max_runs) ||
-        !listeners_open(&master->listeners, settings->bind, (int)settings->backlog) ||
+        !listeners_open(&master->listeners, settings, NULL) ||
         !pid_file_is_free(settings->pid_file) || !state_dir_open(&master->state_dir, settings->state_dir) ||
         !name_instance(master))
         return false;
@@ -395,7 +396,7 @@ static void release(struct master *master)
     scoreboard_free(master->scoreboard);
     if (master->scoreboard_fd >= 0)
         close(master->scoreboard_fd);
-    listeners_close(&master->listeners);
+    listeners_close(&master->listeners, NULL);
     free(master->instance);
     pid_file_remove(&master->pid_file);
     state_dir_close(&master->state_dir);

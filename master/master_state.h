@@ -66,9 +66,10 @@ void master_stop(struct master *master, enum child_event how);
 /* Logs, and tells the service manager, that the service is up and how it is. */
 void master_tell_ready(struct master *master);
 
-/* A generation for a load and a store, which it takes over; NULL after a log line, both freed. */
+/* A generation for a load and a store, which it takes over; NULL after a log line, both freed. Listeners are copied. */
 struct generation *master_make_generation(struct master *master, struct settings_load *load,
-                                          struct project_store *store) __attribute__((warn_unused_result));
+                                          struct project_store *store, const struct listeners *listeners)
+    __attribute__((warn_unused_result));
 
 /* These two are made from the settings and the names the master has by then. False after a log line. */
 bool master_make_scoreboard(struct master *master) __attribute__((warn_unused_result));

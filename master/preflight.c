@@ -105,7 +105,7 @@ static bool check_log(const char *setting, const char *path)
 
 bool preflight_check(const struct settings *settings)
 {
-    bool good = listeners_check(settings->bind);
+    bool good = listeners_check(settings);
 
     if (!check_log("log_file", settings->log_file) || !check_log("access_log", settings_access_log_file(settings)))
         good = false;

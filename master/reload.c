@@ -100,13 +100,17 @@ static void begin(struct master *master)
     struct settings_load *load = settings_load(master->argc, master->argv, master->current->load);
     struct project_store *store = project_store_new();
     char reason[ANNOUNCE_NOTICE_MAX_BYTES];
+    struct listeners listeners;
 
     master->reload_wanted = false;
     log_info("reloading");
     notify_reloading();
     log_copy_error(reason, sizeof reason);
-    if (load != NULL && store != NULL && may_reload(master, load, store)) {
-        master->next = master_make_generation(master, load, store);
+    if (load != NULL && store != NULL && may_reload(master, load, store) &&
+        listeners_open(&listeners, settings_load_values(load), &master->listeners)) {
+        master->next = master_make_generation(master, load, store, &listeners);
+        if (master->next == NULL)
+            listeners_close(&listeners, &master->listeners);
         load = NULL;
         store = NULL;
     }
@@ -122,6 +126,7 @@ static void abandon(struct master *master)
 {
     log_error("reload failed: the new workers do not start; the old ones go on");
     announce_notice(&master->announcement, "reload failed: the new workers do not start, see the log");
+    listeners_close(&master->next->plan.listeners, &master->listeners);
     generation_retire(master->next, master->workers);
     generation_free(master->next);
     master->next = NULL;
@@ -141,6 +146,8 @@ static void finish(struct master *master)
     if (master->runtime != NULL)
         runtime_use_settings(master->runtime, master->current->plan.settings);
     log_info("generation %u serves, generation %u drains", master->current->plan.generation, old->plan.generation);
+    listeners_close(&old->plan.listeners, &master->current->plan.listeners);
+    master->listeners = master->current->plan.listeners;
     generation_retire(old, master->workers);
     generation_free(old);
     announce_notice(&master->announcement, "%s", "");

@@ -70,8 +70,9 @@ static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct 
                                            .scoreboard = scoreboard,
                                            .slot = slot,
                                            .master_fd = fd,
-                                           .listen_fds = plan->listen_fds,
-                                           .listen_count = plan->listen_count,
+                                           .listen_fds = plan->listeners.fds,
+                                           .listen_count = plan->listeners.count,
+                                           .listen_proxied = listeners_proxied(&plan->listeners),
                                            .tls_files = plan->tls_files,
                                            .local_socket = plan->local_socket,
                                            .instance = plan->instance,
@@ -85,8 +86,8 @@ static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct 
     log_open(name);
     log_set_level((enum log_level)plan->settings->log_level);
     metrics_open(scoreboard, slot);
-    memcpy(keep, plan->listen_fds, plan->listen_count * sizeof *keep);
-    kept = plan->listen_count;
+    memcpy(keep, plan->listeners.fds, plan->listeners.count * sizeof *keep);
+    kept = plan->listeners.count;
     keep[kept++] = fd;
     if (plan->owner_fd >= 0)
         keep[kept++] = plan->owner_fd;

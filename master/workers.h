@@ -12,6 +12,7 @@
 #include "common/scoreboard.h"
 #include "common/settings.h"
 #include "common/tls_files.h"
+#include "master/listen.h"
 #include "master/privileges.h"
 #include "master/supervise.h"
 
@@ -26,8 +27,7 @@ struct worker_plan {
     unsigned generation;
     const struct settings *settings;
     struct environment *environment; /* that the settings were read with */
-    const int *listen_fds;
-    size_t listen_count;
+    struct listeners listeners;
     const struct tls_files *tls_files; /* NULL: plain HTTP */
     const char *local_socket;          /* NULL: no local runtime */
     const struct privileges *privileges;

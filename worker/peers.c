@@ -7,8 +7,11 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#define PEER_UNIX "unix"
+
 struct peers {
     bool all;
+    bool unix_sockets;
     size_t count;
     struct in6_addr addresses[]; /* IPv4 as ::ffff:a.b.c.d */
 };
@@ -36,6 +39,7 @@ struct peers *peers_new(const char *trusted)
     peers = calloc(1, sizeof *peers + entries * sizeof *peers->addresses);
     while (peers != NULL && settings_list_next(&trusted, item, sizeof item)) {
         peers->all |= strcmp(item, "*") == 0;
+        peers->unix_sockets |= strcmp(item, PEER_UNIX) == 0;
         peers->count += parse(item, &peers->addresses[peers->count]);
     }
     return peers;
@@ -60,6 +64,8 @@ void peers_name(int fd, char name[static PEER_NAME_MAX_BYTES])
         inet_ntop(AF_INET, &ipv4->sin_addr, name, PEER_NAME_MAX_BYTES);
     else if (address.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&ipv6->sin6_addr))
         inet_ntop(AF_INET, &ipv6->sin6_addr.s6_addr[12], name, PEER_NAME_MAX_BYTES);
+    else if (address.ss_family == AF_UNIX)
+        snprintf(name, PEER_NAME_MAX_BYTES, PEER_UNIX);
     else if (address.ss_family == AF_INET6)
         inet_ntop(AF_INET6, &ipv6->sin6_addr, name, PEER_NAME_MAX_BYTES);
 }
@@ -68,7 +74,7 @@ bool peers_trust(const struct peers *peers, const char *name)
 {
     struct in6_addr address;
 
-    if (peers->all)
+    if (peers->all || (peers->unix_sockets && strcmp(name, PEER_UNIX) == 0))
         return true;
     if (!parse(name, &address))
         return false;

@@ -20,11 +20,11 @@ struct peer {
 
 struct peers; /* the trusted ones */
 
-/* A list of addresses, or *. What is no address never matches. NULL for lack of memory. */
+/* A list of addresses and "unix", or *. Anything else never matches. NULL for lack of memory. */
 struct peers *peers_new(const char *trusted) __attribute__((warn_unused_result));
 void peers_free(struct peers *peers);
 
-/* IPv4 peers of an IPv6 socket are named, and trusted, as IPv4. "unknown" when the connection is gone. */
+/* IPv4 peers of an IPv6 socket are named, and trusted, as IPv4; "unix"; "unknown" when the connection is gone. */
 void peers_name(int fd, char name[static PEER_NAME_MAX_BYTES]);
 bool peers_trust(const struct peers *peers, const char *name);
 /*

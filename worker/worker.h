@@ -47,6 +47,7 @@ struct worker_context {
     int master_fd;         /* its end of the socketpair, non-blocking */
     const int *listen_fds; /* non-blocking, listening */
     size_t listen_count;
+    uint64_t listen_proxied;             /* a bit for each: its connections begin with a PROXY protocol header */
     const struct tls_files *tls_files;   /* of its generation; NULL: plain HTTP */
     const char *local_socket;            /* of sandboxd; NULL when this instance has no local runtime */
     const char *instance;                /* sandboxes carry this name in their metadata */

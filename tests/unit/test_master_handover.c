@@ -35,7 +35,8 @@ static struct handover *a_handover(void)
     handover->scoreboard_fd = 5;
     handover->lock_fd = 6;
     handover->pid_file_fd = 10;
-    handover->listeners = (struct listeners){.fds = {7, 8}, .count = 2};
+    handover->listeners = (struct listeners){
+        .fds = {7, 8}, .count = 2, .about = {{.item = "localhost:1"}, {.item = "unix:/run/a b", .inode = 77}}};
     snprintf(handover->instance, sizeof handover->instance, "prod-1.a_b");
     handover->compactor = 4321;
     handover->settled_lines = 1234567890123;
@@ -74,6 +75,8 @@ static void test_what_is_written_is_read(void **state)
     assert_int_equal(in->pid_file_fd, 10);
     assert_int_equal(in->listeners.count, 2);
     assert_int_equal(in->listeners.fds[1], 8);
+    assert_string_equal(in->listeners.about[1].item, "unix:/run/a b");
+    assert_int_equal(in->listeners.about[1].inode, 77);
     assert_string_equal(in->instance, "prod-1.a_b");
     assert_int_equal(in->compactor, 4321);
     assert_int_equal(in->settled_lines, 1234567890123);
@@ -103,18 +106,18 @@ static void test_what_is_not_understood_is_refused(void **state)
 {
     static const char *const texts[] = {
         "",
-        "sandstorm-handover 2\nend\n",
-        "sandstorm-handover 1\n",
-        "sandstorm-handover 1\nauth 1\n",
-        "sandstorm-handover 1\nwurst 1\nend\n",
-        "sandstorm-handover 1\nauth\nend\n",
-        "sandstorm-handover 1\nworker 1 2 3\nend\n",
-        "sandstorm-handover 1\nworker 10 1024 3 1 0 1 1 0 0 0 0 0 0\nend\n",
-        "sandstorm-handover 1\nworker 10 1 3 1 256 1 1 0 0 0 0 0 0\nend\n",
-        "sandstorm-handover 1\nworker 0 1 3 1 0 1 1 0 0 0 0 0 0\nend\n",
-        "sandstorm-handover 1\nworker 10 1 3 1 0 7 1 0 0 0 0 0 0\nend\n",
+        "sandstorm-handover 3\nend\n",
+        "sandstorm-handover 2\n",
+        "sandstorm-handover 2\nauth 1\n",
+        "sandstorm-handover 2\nwurst 1\nend\n",
+        "sandstorm-handover 2\nauth\nend\n",
+        "sandstorm-handover 2\nworker 1 2 3\nend\n",
+        "sandstorm-handover 2\nworker 10 1024 3 1 0 1 1 0 0 0 0 0 0\nend\n",
+        "sandstorm-handover 2\nworker 10 1 3 1 256 1 1 0 0 0 0 0 0\nend\n",
+        "sandstorm-handover 2\nworker 0 1 3 1 0 1 1 0 0 0 0 0 0\nend\n",
+        "sandstorm-handover 2\nworker 10 1 3 1 0 7 1 0 0 0 0 0 0\nend\n",
     };
-    struct handover *good = read_back(text_fd("sandstorm-handover 1\nworker 10 1 3 1 0 1 1 0 0 0 0 0 0\nend\n"));
+    struct handover *good = read_back(text_fd("sandstorm-handover 2\nworker 10 1 3 1 0 1 1 0 0 0 0 0 0\nend\n"));
 
     (void)state;
     assert_non_null(good);

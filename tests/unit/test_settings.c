@@ -336,14 +336,14 @@ static void test_errors_name_their_source(void **state)
 static void test_a_reload_may_change_only_what_is_reloadable(void **state)
 {
     struct settings_load *before = LOAD("--timeout", "100");
-    struct settings_load *hot = LOAD("--timeout", "200", "--workers", "9");
-    struct settings_load *cold = LOAD("--bind", "127.0.0.1:9");
+    struct settings_load *hot = LOAD("--timeout", "200", "--workers", "9", "--bind", "127.0.0.1:9");
+    struct settings_load *cold = LOAD("--instance", "other");
     const char *key = NULL;
 
     (void)state;
     assert_true(settings_reload_allowed(before, hot, true, &key));
     assert_false(settings_reload_allowed(before, cold, false, &key));
-    assert_string_equal(key, "bind");
+    assert_string_equal(key, "instance");
     settings_load_free(before);
     settings_load_free(hot);
     settings_load_free(cold);
@@ -375,10 +375,10 @@ static void test_a_long_list_that_changes_at_its_end_is_noticed(void **state)
     for (int i = 0; i < ITEMS; i++)
         used += (size_t)snprintf(before_list + used, sizeof before_list - used, "127.0.0.1:%d,", 1000 + i);
     snprintf(after_list, sizeof after_list, "%s127.0.0.2:1", before_list);
-    before = LOAD("--bind", before_list);
-    after = LOAD("--bind", after_list);
+    before = LOAD("--network-allow", before_list);
+    after = LOAD("--network-allow", after_list);
     assert_false(settings_reload_allowed(before, after, true, &key));
-    assert_string_equal(key, "bind");
+    assert_string_equal(key, "network_allow");
     settings_load_free(before);
     settings_load_free(after);
 }
