@@ -24,6 +24,7 @@ struct gate {
     struct evconnlistener *listener;
     struct event *ready; /* the socket has a connection waiting */
     struct event *turn;  /* ends the standing aside, the one turn, or the pause */
+    bool has_proxy_header;
     bool stood_aside;
     bool open; /* the listener is enabled, for this turn */
 };
@@ -137,7 +138,7 @@ static bool gate_init(struct gate *gate, struct acceptor *acceptor, struct event
 }
 
 struct acceptor *acceptor_new(struct event_base *base, struct evhttp *http, struct scoreboard *scoreboard, int slot,
-                              const int *listen_fds, size_t count)
+                              const int *listen_fds, size_t count, uint64_t proxied)
 {
     struct acceptor *acceptor = calloc(1, sizeof *acceptor);
 
@@ -150,6 +151,7 @@ struct acceptor *acceptor_new(struct event_base *base, struct evhttp *http, stru
     acceptor->slot = slot;
     for (size_t i = 0; i < count; i++) {
         acceptor->count++;
+        acceptor->gates[i].has_proxy_header = (proxied >> i & 1) != 0;
         if (!gate_init(&acceptor->gates[i], acceptor, base, http, listen_fds[i])) {
             acceptor_free(acceptor);
             return NULL;
@@ -186,6 +188,15 @@ void acceptor_stop(struct acceptor *acceptor)
         event_del(gate->turn);
         close(evconnlistener_get_fd(gate->listener));
     }
+}
+
+bool acceptor_expects_proxy_header(const struct acceptor *acceptor, int listen_fd)
+{
+    for (size_t i = 0; i < acceptor->count; i++) {
+        if (evconnlistener_get_fd(acceptor->gates[i].listener) == listen_fd)
+            return acceptor->gates[i].has_proxy_header;
+    }
+    log_panic("acceptor: a connection of descriptor %d, which is none of ours", listen_fd);
 }
 
 void acceptor_took(struct acceptor *acceptor)

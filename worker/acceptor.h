@@ -19,13 +19,18 @@
 
 struct acceptor;
 
-/* Takes the listening sockets over. The connections go to http, whose bufferevent callback calls acceptor_took(). */
+/* Takes the listening sockets over; proxied has a bit for each. The connections go to http, whose bufferevent callback
+ * calls acceptor_took(). */
 struct acceptor *acceptor_new(struct event_base *base, struct evhttp *http, struct scoreboard *scoreboard, int slot,
-                              const int *listen_fds, size_t count) __attribute__((warn_unused_result));
+                              const int *listen_fds, size_t count, uint64_t proxied)
+    __attribute__((warn_unused_result));
 void acceptor_free(struct acceptor *acceptor);
 
 /* Accepts nothing more and closes the sockets; other processes keep theirs. */
 void acceptor_stop(struct acceptor *acceptor);
+
+/* Do the connections of this listening socket begin with a PROXY protocol header? */
+bool acceptor_expects_proxy_header(const struct acceptor *acceptor, int listen_fd);
 
 /* A connection was accepted; closed. */
 void acceptor_took(struct acceptor *acceptor);

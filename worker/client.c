@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "common/log_limit.h"
+#include "worker/proxy_header.h"
 #include "worker/timer.h"
 
 #include <event2/buffer.h>
@@ -215,6 +216,78 @@ static void read_request(struct client *client, struct evbuffer *input, size_t a
         evbuffer_drain(input, evbuffer_get_length(input));
 }
 
+/* --- the PROXY protocol ------------------------------------------------------------------------------- */
+
+static bool refuse_proxy(struct client *client, struct evbuffer *received, const char *reason)
+{
+    char peer[PEER_NAME_MAX_BYTES];
+
+    peers_name(bufferevent_getfd(client->bufferevent), peer);
+    log_info_limited("connection closed: %s, peer %s", reason, peer);
+    evbuffer_drain(received, evbuffer_get_length(received));
+    client_abort(client);
+    return false;
+}
+
+static bool is_trusted_proxy(const struct client *client)
+{
+    char peer[PEER_NAME_MAX_BYTES];
+
+    peers_name(bufferevent_getfd(client->bufferevent), peer);
+    return reception_trusts(server_reception(client->server), peer);
+}
+
+/* Takes the header from what was received, once all of it is there. */
+static bool take_proxy_header(struct client *client, struct evbuffer *received)
+{
+    size_t available = evbuffer_get_length(received), length;
+    char name[INET6_ADDRSTRLEN];
+    const char *bytes;
+
+    if (client->state != CLIENT_PROXIED) { /* it is being closed */
+        evbuffer_drain(received, available);
+        return false;
+    }
+    if (available > PROXY_HEADER_MAX_BYTES)
+        available = PROXY_HEADER_MAX_BYTES;
+    bytes = (const char *)evbuffer_pullup(received, (ev_ssize_t)available);
+    if (available == 0)
+        return false;
+    if (bytes == NULL || !is_trusted_proxy(client))
+        return refuse_proxy(client, received, "it is not of trusted_proxies");
+    switch (proxy_header_read(bytes, available, &length, name)) {
+    case PROXY_HEADER_MORE:
+        return false;
+    case PROXY_HEADER_BAD:
+        return refuse_proxy(client, received, "no PROXY protocol header");
+    case PROXY_HEADER_DONE:
+        break;
+    default:
+        log_panic("client: unknown result of the PROXY header");
+    }
+    evbuffer_drain(received, length);
+    snprintf(client->peer.name, sizeof client->peer.name, "%s", name);
+    client->state = CLIENT_READING;
+    return true;
+}
+
+static bool on_preface(void *context, struct evbuffer *received)
+{
+    return take_proxy_header(context, received);
+}
+
+/* Without TLS: evhttp must see nothing of the header. */
+static void read_proxy_header(struct client *client, struct evbuffer *input)
+{
+    hold_back(client, input);
+    if (client->held == NULL || !take_proxy_header(client, client->held))
+        return;
+    release_held(client, input);
+    server_note_fd(client->server, bufferevent_getfd(client->bufferevent), client);
+    if (evbuffer_get_length(input) > 0)
+        read_request(client, input, 0);
+}
+
 /* Runs before evhttp sees the bytes. What a callback drains, evhttp never sees. */
 static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info, void *context)
 {
@@ -223,6 +296,9 @@ static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info
     if (info->n_added == 0 || client->moving)
         return;
     switch (client->state) {
+    case CLIENT_PROXIED:
+        read_proxy_header(client, input);
+        break;
     case CLIENT_IDLE:
         client->state = CLIENT_READING;
         timer_start(client->timer, server_settings(client->server)->header_timeout_ms);
@@ -282,6 +358,9 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
         return;
     }
     switch (client->state) {
+    case CLIENT_PROXIED:
+        close_now(client);
+        break;
     case CLIENT_READING:
         if (request_guard_started(&client->guard))
             refuse(client, 408);
@@ -323,7 +402,9 @@ static void on_connection_closed(struct evhttp_connection *connection, void *con
 static struct bufferevent *new_bufferevent(struct client *client)
 {
     SSL_CTX *tls = server_tls(client->server);
-    const struct tls_stream_handlers handlers = {.on_failed = on_tls_failed, .context = client};
+    const struct tls_stream_handlers handlers = {.on_preface = client->state == CLIENT_PROXIED ? on_preface : NULL,
+                                                 .on_failed = on_tls_failed,
+                                                 .context = client};
 
     client->peer.is_tls = tls != NULL;
     if (tls == NULL)
@@ -331,7 +412,7 @@ static struct bufferevent *new_bufferevent(struct client *client)
     return tls_stream_new(tls, server_base(client->server), &handlers, &client->tls);
 }
 
-struct client *client_new(struct server *server)
+struct client *client_new(struct server *server, bool has_proxy_header)
 {
     struct client *client = calloc(1, sizeof *client);
     const struct settings *settings = server_settings(server);
@@ -339,7 +420,7 @@ struct client *client_new(struct server *server)
     if (client == NULL)
         return NULL;
     client->server = server;
-    client->state = CLIENT_READING;
+    client->state = has_proxy_header ? CLIENT_PROXIED : CLIENT_READING;
     request_guard_init(&client->guard, (uint64_t)settings->body_limit_bytes);
     client->bufferevent = new_bufferevent(client);
     client->timer = evtimer_new(server_base(server), on_timer, client);
@@ -397,7 +478,7 @@ bool client_has_request(const struct client *client)
 
 bool client_may_ask(const struct client *client)
 {
-    return client->state == CLIENT_IDLE || client->state == CLIENT_READING;
+    return client->state == CLIENT_IDLE || client->state == CLIENT_READING || client->state == CLIENT_PROXIED;
 }
 
 void client_serve(struct client *client, struct evhttp_connection *connection)

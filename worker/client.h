@@ -20,6 +20,7 @@
 #include <sys/queue.h>
 
 enum client_state {
+    CLIENT_PROXIED, /* a PROXY protocol header is coming in, before anything else */
     CLIENT_READING, /* a request is coming in: under a deadline */
     CLIENT_REFUSED, /* the guard refused it: our answer goes out, then the connection ends */
     CLIENT_SERVING, /* a handler or a stream has the request */
@@ -66,7 +67,7 @@ void server_note_fd(struct server *server, int fd, struct client *client);
 void server_forget_fd(struct server *server, int fd, const struct client *client);
 
 /* Makes a bufferevent for a connection that evhttp is about to accept; NULL for lack of memory. */
-struct client *client_new(struct server *server) __attribute__((warn_unused_result));
+struct client *client_new(struct server *server, bool has_proxy_header) __attribute__((warn_unused_result));
 void client_free(struct client *client);
 
 /* Who is at the other end. */

@@ -159,6 +159,11 @@ void reception_refuse(const struct admission *admission, int status, const struc
     evbuffer_free(visit.fields);
 }
 
+bool reception_trusts(const struct reception *reception, const char *peer)
+{
+    return peers_trust(reception->proxies, peer);
+}
+
 void reception_refuse_plain(const struct peer *peer, struct evbuffer *output)
 {
     static const char detail[] = "Plain HTTP where HTTPS is served";

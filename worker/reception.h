@@ -36,6 +36,9 @@ struct admission reception_admit(struct reception *reception, const struct reque
  */
 void reception_refuse(const struct admission *admission, int status, const struct peer *peer, struct evbuffer *output);
 
+/* Is this peer one of trusted_proxies? */
+bool reception_trusts(const struct reception *reception, const char *peer);
+
 /* The 400 of a client that speaks plain HTTP where TLS is served. */
 void reception_refuse_plain(const struct peer *peer, struct evbuffer *output);
 

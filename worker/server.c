@@ -302,9 +302,10 @@ static void on_request(struct evhttp_request *request, void *context)
 static struct bufferevent *on_accept(struct event_base *base, void *context)
 {
     struct server *server = context;
-    struct client *client = client_new(server);
+    /* evhttp does not say which socket it accepts from: the event that runs is that socket's. */
+    evutil_socket_t listening = event_get_fd(event_base_get_running_event(base));
+    struct client *client = client_new(server, acceptor_expects_proxy_header(server->acceptor, listening));
 
-    (void)base;
     return client != NULL ? client_bufferevent(client) : NULL;
 }
 
@@ -352,9 +353,10 @@ struct server *server_new(struct event_base *base, const struct settings *settin
     return server;
 }
 
-bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count)
+bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count,
+                   uint64_t proxied)
 {
-    server->acceptor = acceptor_new(server->base, server->http, scoreboard, slot, listen_fds, count);
+    server->acceptor = acceptor_new(server->base, server->http, scoreboard, slot, listen_fds, count, proxied);
     return server->acceptor != NULL;
 }
 

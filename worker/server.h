@@ -50,8 +50,9 @@ struct route {
 /* routes ends with path NULL and stays with the caller. With tls_files, HTTPS is served; NULL: HTTP. */
 struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
                           const struct tls_files *tls_files, void *context) __attribute__((warn_unused_result));
-bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count)
-    __attribute__((warn_unused_result));
+/* proxied: a bit for each socket; its connections begin with a PROXY protocol header. */
+bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count,
+                   uint64_t proxied) __attribute__((warn_unused_result));
 /* Accepts nothing more and closes the listening sockets; open connections go on. Probes lose their keep-alive. */
 void server_stop_accepting(struct server *server);
 /* Frees what belonged to connections that evhttp has let go of unseen. To be called every second or so. */

@@ -252,6 +252,17 @@ static bool open_records(struct tls_stream *stream, struct evbuffer *target)
     return any;
 }
 
+/* Is something still to come before TLS? */
+static bool has_preface(struct tls_stream *stream, struct evbuffer *source)
+{
+    if (stream->pump == NULL || stream->handlers.on_preface == NULL)
+        return false;
+    if (!stream->handlers.on_preface(stream->handlers.context, source))
+        return true;
+    stream->handlers.on_preface = NULL;
+    return false;
+}
+
 /* Speaks the peer TLS? */
 static void greet(struct tls_stream *stream, struct evbuffer *source)
 {
@@ -270,6 +281,8 @@ static enum bufferevent_filter_result filter_input(struct evbuffer *source, stru
 
     (void)limit;
     (void)mode;
+    if (stream->state == TLS_NEW && has_preface(stream, source))
+        return BEV_NEED_MORE;
     if (stream->state == TLS_NEW && evbuffer_get_length(source) > 0)
         greet(stream, source);
     if (stream->state == TLS_HANDSHAKING || stream->state == TLS_OPEN)

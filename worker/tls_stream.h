@@ -13,6 +13,7 @@
 #ifndef WORKER_TLS_STREAM_H
 #define WORKER_TLS_STREAM_H
 
+#include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <openssl/ssl.h>
@@ -21,6 +22,11 @@
 struct tls_stream;
 
 struct tls_stream_handlers {
+    /*
+     * What comes before TLS: takes its bytes from what was received, and says whether they were all and TLS may begin.
+     * Called again with more until then. NULL: nothing does.
+     */
+    bool (*on_preface)(void *context, struct evbuffer *received);
     /*
      * The handshake failed, and the alert was sent; is_plain: the client spoke no TLS at all, and what is put into the
      * output from now on goes out in the clear. From the loop, once. Nothing is read any more.

@@ -288,7 +288,7 @@ static bool set_up(struct worker *worker)
         return false;
     kill_queue_on_empty(host->kills, leave_if_idle, worker);
     return watch(worker) && server_listen(worker->server, context->scoreboard, context->slot, context->listen_fds,
-                                          context->listen_count);
+                                          context->listen_count, context->listen_proxied);
 }
 
 static void tear_down(struct worker *worker)
