@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
 import time
 
 import httpx
@@ -387,3 +388,37 @@ async def test_many_streams_at_once_and_one_after_the_other(double, start_tls, t
         answer.check_complete(30)
     async with open_query(tls_client, server, script(events=3)) as stream:
         (await stream.rest()).check_complete(3)
+
+
+def s_client(server, authority, *args: str) -> subprocess.Popen:
+    """The openssl program as a client, which can do what the ssl module cannot: one command a write."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-CAfile", authority.certificate, *args]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+
+
+def say(client: subprocess.Popen, text: bytes, mark: bytes) -> None:
+    """Writes to it, and reads what it prints up to a mark."""
+    client.stdin.write(text)
+    got = b""
+    while mark not in got:
+        piece = client.stdout.read(65536)
+        assert piece, got[-500:]
+        got += piece
+
+
+def test_renegotiation_is_refused(start_tls, authority):
+    server = start_tls()
+    workers = server.workers()
+    with s_client(server, authority, "-tls1_2") as client:
+        say(client, b"", b"Verify return code")
+        say(client, b"R\n", b"no renegotiation")
+    assert server.workers() == workers
+
+
+def test_keys_may_be_updated(start_tls, authority):
+    server = start_tls()
+    with s_client(server, authority, "-tls1_3") as client:
+        say(client, b"", b"Verify return code")
+        for _ in range(20):
+            say(client, b"K\n", b"KEYUPDATE")
+        say(client, HEALTH, b'"status":"ok"')
