@@ -290,3 +290,23 @@ def test_inherited_descriptors_that_do_not_listen_are_refused(double, tmp_path):
         done = start_activated(double, tmp_path, [], count=count)
         assert done.returncode == 1
         assert f"LISTEN_FDS={count}: expected 1 to 64 sockets" in done.stderr
+
+
+# --- an upgrade in place ---
+
+
+def test_an_upgrade_keeps_the_sockets_and_knows_what_they_are(changing, tmp_path):
+    server, change = changing
+    path = tmp_path / "s.sock"
+    change(f"127.0.0.1:{server.port}", f"unix:{path}")
+    server.wait_log("generation 2 serves")
+    file = path.stat().st_ino
+    server.signal(signal.SIGUSR2)
+    server.wait_log("took over in process")
+    server.wait_log("generation 3 serves")  # the reload that follows an upgrade finds its sockets open
+    assert (ask_port(server.port), ask_path(path)) == (200, 200)
+    assert path.stat().st_ino == file
+    change(f"127.0.0.1:{server.port}")
+    server.wait_log("generation 4 serves")
+    assert not path.exists()
+    assert ask_port(server.port) == 200
