@@ -12,7 +12,7 @@ import time
 import httpx
 import pytest
 from harness.client import open_query, query, query_bytes, script, status_of
-from harness.server import PROGRAM, free_port, run_program
+from harness.server import PROGRAM, ROOT_SAYS_SO, free_port, run_program
 from harness.waiting import SLOW, deadline, eventually
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -235,7 +235,7 @@ def start_activated(double, tmp_path, sockets, *args, **options) -> subprocess.C
     command = [str(word) for word in activated(sockets, "--runtime", "e2b", *args, **options)]
     for made in sockets:
         os.set_inheritable(made.fileno(), True)
-    environment = {"PATH": os.environ["PATH"], "E2B_API_KEY": double.key}
+    environment = ROOT_SAYS_SO | {"PATH": os.environ["PATH"], "E2B_API_KEY": double.key}
     return subprocess.run(command, check=False, env=environment, cwd=tmp_path, close_fds=False, capture_output=True,
                           text=True, timeout=deadline(15))  # fmt: skip
 
