@@ -150,7 +150,8 @@ async def test_the_sandbox_of_a_first_create_is_found_while_the_second_works(fau
 async def test_a_client_that_leaves_between_two_creates_leaves_no_sandbox(faults, client):
     faults.double.inject("create", "status", status=503, applied=True, times=None)
     async with open_query(client, faults.server, script()) as stream:
-        await faults.wait_log("sandbox service: create: try 1 failed")
+        await faults.double.until(lambda ledger: ledger.of_stage("create", stream.run_id), 10, "the first create")
+        await asyncio.sleep(0.05)  # answered by now; the second comes after 250 ms
     faults.double.forget_faults()
     await faults.double.until(lambda ledger: ledger.of_stage("find", stream.run_id), 5, "a search")
     await faults.until_deleted(stream.run_id, faults.count("create", stream.run_id))
