@@ -25,7 +25,7 @@ empty    :=
 comma    := ,
 space    := $(empty) $(empty)
 ROOT     := build
-BUILD    := $(ROOT)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(filter-out gcc,$(notdir $(CC))),/$(notdir $(CC)))
+BUILD    := $(ROOT)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(filter-out gcc,$(notdir $(CC))),$(if $(SAN),-,/)$(notdir $(CC)))
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 Q        := $(if $(V),,@)
 # Debian's own interpreter: another one earlier in PATH may lack venv.
