@@ -4,6 +4,7 @@
  */
 #include "tests/unit/unit.h"
 
+#include "tests/unit/replaced_http.h"
 #include "tests/unit/timers.h"
 #include "worker/agent_stream.h"
 #include "worker/e2b_call.h"
@@ -17,30 +18,12 @@ static struct {
     struct e2b_context e2b;
     struct e2b_service service;
     struct e2b_sandbox sandbox;
-    struct http_request request; /* the last one sent */
-    int sent, cancelled;
     int ends; /* results told */
     struct e2b_result result;
     char message[E2B_MESSAGE_MAX_BYTES];
     struct e2b_sandbox *made;
     int again;
 } world;
-
-static int handle;
-
-struct http_transfer *http_client_send(struct http_client *client, const struct http_request *request)
-{
-    (void)client;
-    world.request = *request;
-    curl_slist_free_all(request->headers);
-    world.sent++;
-    return (struct http_transfer *)&handle;
-}
-
-void http_transfer_cancel(struct http_transfer *transfer)
-{
-    world.cancelled += transfer != NULL;
-}
 
 void http_transfer_pause(struct http_transfer *transfer)
 {
@@ -58,28 +41,11 @@ const char *http_transfer_content_type(const struct http_transfer *transfer)
     return "application/connect+json";
 }
 
-int http_transfer_status(const struct http_transfer *transfer)
-{
-    (void)transfer;
-    return 200;
-}
-
-char *http_url_host(const char *url)
-{
-    return strdup(url);
-}
-
-bool http_add_header(struct curl_slist **headers, const char *name, const char *value)
-{
-    (void)name;
-    *headers = curl_slist_append(*headers, value);
-    return *headers != NULL;
-}
-
 static int set_up(void **state)
 {
     (void)state;
     memset(&world, 0, sizeof world);
+    memset(&http, 0, sizeof http);
     world.base = event_base_new();
     world.service = (struct e2b_service){.references = 1,
                                          .api_url = "http://api",
@@ -261,19 +227,19 @@ static void answered(enum transfer_outcome outcome, int status, const char *body
                                        .body_length = strlen(body),
                                        .error = "why"};
 
-    world.request.on_done(world.request.context, &answer);
+    http.request.on_done(http.request.context, &answer);
     event_base_loop(world.base, EVLOOP_NONBLOCK);
 }
 
 /* The timer of the next try; a stream has another one, for its silence. */
 static bool next_try(void)
 {
-    int sent = world.sent;
+    int sent = http.sent;
 
     if (world.ends > 0)
         return false;
     fire_shortest_timer(world.base);
-    assert_int_equal(world.sent, sent + 1);
+    assert_int_equal(http.sent, sent + 1);
     return true;
 }
 
@@ -301,16 +267,16 @@ static const struct {
 
 static void check_cell(size_t row, enum e2b_stage stage)
 {
-    world.sent = world.ends = world.again = 0;
+    http.sent = world.ends = world.again = 0;
     begin(stage);
     do
         answered(rows[row].outcome, 0, "");
     while (next_try());
     assert_int_equal(world.ends, 1);
     assert_string_equal(run_error_code(world.result.error), rows[row].stages[stage].code);
-    assert_int_equal(world.sent, rows[row].stages[stage].tries);
+    assert_int_equal(http.sent, rows[row].stages[stage].tries);
     assert_int_equal(world.result.fate_unknown, rows[row].stages[stage].fate_unknown);
-    assert_int_equal(world.again, stage == E2B_STAGE_READ ? world.sent - 1 : 0);
+    assert_int_equal(world.again, stage == E2B_STAGE_READ ? http.sent - 1 : 0);
     assert_non_null(strstr(world.message, ": why"));
 }
 
@@ -340,10 +306,10 @@ static void test_the_time_limits_of_each_transfer(void **state)
     (void)state;
     for (int stage = E2B_STAGE_CREATE; stage <= E2B_STAGE_READ; stage++) {
         begin((enum e2b_stage)stage);
-        assert_int_equal(world.request.connect_timeout_ms, limits[stage].connect_ms);
-        assert_int_equal(world.request.total_timeout_ms, limits[stage].total_ms);
-        assert_int_equal(world.request.stall_timeout_ms, limits[stage].stall_ms);
-        assert_int_equal(world.request.send_once, limits[stage].once);
+        assert_int_equal(http.request.connect_timeout_ms, limits[stage].connect_ms);
+        assert_int_equal(http.request.total_timeout_ms, limits[stage].total_ms);
+        assert_int_equal(http.request.stall_timeout_ms, limits[stage].stall_ms);
+        assert_int_equal(http.request.send_once, limits[stage].once);
         answered(TRANSFER_TLS_UNTRUSTED, 0, "");
     }
 }
@@ -380,10 +346,10 @@ static void test_a_create_whose_run_ended_is_awaited_and_not_sent_again(void **s
     (void)state;
     call = create();
     e2b_create_abandon(call, on_created, NULL);
-    assert_int_equal(world.ends + world.cancelled, 0);
+    assert_int_equal(world.ends + http.cancelled, 0);
     answered(TRANSFER_ANSWERED, 503, "");
     assert_int_equal(world.ends, 1);
-    assert_int_equal(world.sent, 1);
+    assert_int_equal(http.sent, 1);
     assert_true(world.result.fate_unknown);
 }
 
@@ -429,9 +395,9 @@ static void test_each_try_is_counted_once(void **state)
     assert_true(next_try());
     answered(TRANSFER_CUT, 200, ""); /* a status line came, but no answer */
     start();
-    world.request.on_body(world.request.context, "", 0); /* a stream is counted when it begins, not again at its end */
+    http.request.on_body(http.request.context, "", 0); /* a stream is counted when it begins, not again at its end */
     assert_int_equal(counted(scoreboard, "200", METRIC_OPERATION_START), 1);
-    world.request.on_body(world.request.context, "", 0);
+    http.request.on_body(http.request.context, "", 0);
     answered(TRANSFER_CUT, 200, "");
     answered(TRANSFER_ANSWERED, 204, ""); /* the probe: is the sandbox gone? */
     assert_int_equal(counted(scoreboard, "204", METRIC_OPERATION_PROBE), 1);

@@ -2,6 +2,7 @@
 #include "tests/unit/unit.h"
 
 #include "common/scoreboard.h"
+#include "tests/unit/replaced_http.h"
 #include "tests/unit/timers.h"
 #include "worker/kill_queue.h"
 
@@ -17,27 +18,8 @@ static struct {
     int slot;
     struct run_lease_name lease; /* of the next sandbox */
     struct e2b_service service;
-    struct http_request request; /* the last one sent */
-    char url[256];
-    int sent, empty;
+    int empty;
 } world;
-
-static int handle;
-
-struct http_transfer *http_client_send(struct http_client *client, const struct http_request *request)
-{
-    (void)client;
-    world.request = *request;
-    snprintf(world.url, sizeof world.url, "%s", request->url);
-    curl_slist_free_all(request->headers);
-    world.sent++;
-    return (struct http_transfer *)&handle;
-}
-
-void http_transfer_cancel(struct http_transfer *transfer)
-{
-    (void)transfer;
-}
 
 bool e2b_api_request(const struct e2b_service *service, const char *path, char **url, struct curl_slist **headers)
 {
@@ -66,6 +48,7 @@ static int set_up(void **state)
 {
     (void)state;
     memset(&world, 0, sizeof world);
+    memset(&http, 0, sizeof http);
     world.base = event_base_new();
     world.scoreboard = scoreboard_new(&(struct scoreboard_sizes){.max_runs = 1, .run_history = 1}, NULL);
     world.slot = scoreboard_take_slot(world.scoreboard, 1);
@@ -104,7 +87,7 @@ static void answered(enum transfer_outcome outcome, int status, int64_t retry_af
                                        .body_length = strlen(body),
                                        .error = "why"};
 
-    world.request.on_done(world.request.context, &answer);
+    http.request.on_done(http.request.context, &answer);
 }
 
 /* --- the rows ------------------------------------------------------------------------------------------ */
@@ -151,19 +134,19 @@ static const struct row {
 
 static void check_row(const struct row *row)
 {
-    int sent = world.sent, empty = world.empty;
+    int sent = http.sent, empty = world.empty;
     int64_t left_ms;
 
     add(TTL_MS);
     answered(row->outcome, row->status, row->retry_after_s, row->body);
     if (row->least_ms == NEVER) {
         assert_int_equal(kill_queue_length(world.queue), 0);
-        assert_int_equal(world.sent, sent + 1);
+        assert_int_equal(http.sent, sent + 1);
     } else {
         assert_int_equal(kill_queue_failed(world.queue), 1);
         left_ms = fire_shortest_timer(world.base);
         assert_wait(left_ms, row->least_ms, row->most_ms);
-        assert_int_equal(world.sent, sent + 2);
+        assert_int_equal(http.sent, sent + 2);
         answered(TRANSFER_ANSWERED, 204, -1, "");
     }
     assert_int_equal(kill_queue_length(world.queue), 0);
@@ -182,10 +165,10 @@ static void test_the_request(void **state)
 {
     (void)state;
     add(TTL_MS);
-    assert_string_equal(world.request.method, "DELETE");
-    assert_string_equal(world.url, "http://api/sandboxes/i1");
-    assert_int_equal(world.request.connect_timeout_ms, 10000);
-    assert_int_equal(world.request.total_timeout_ms, 30000);
+    assert_string_equal(http.request.method, "DELETE");
+    assert_string_equal(http.url, "http://api/sandboxes/i1");
+    assert_int_equal(http.request.connect_timeout_ms, 10000);
+    assert_int_equal(http.request.total_timeout_ms, 30000);
 }
 
 static void test_a_refused_key_gets_three_tries(void **state)
@@ -197,7 +180,7 @@ static void test_a_refused_key_gets_three_tries(void **state)
         fire_shortest_timer(world.base);
     }
     answered(TRANSFER_ANSWERED, 401, -1, "");
-    assert_int_equal(world.sent, 3);
+    assert_int_equal(http.sent, 3);
     assert_int_equal(kill_queue_length(world.queue), 0);
 }
 
@@ -212,7 +195,7 @@ static void test_the_waits_double_up_to_half_a_minute(void **state)
         assert_wait(fire_shortest_timer(world.base), ceiling_ms / 2, ceiling_ms);
         ceiling_ms = ceiling_ms * 2 < 30000 ? ceiling_ms * 2 : 30000;
     }
-    assert_int_equal(world.sent, 12);
+    assert_int_equal(http.sent, 12);
 }
 
 static void test_a_minute_after_its_end_of_life_a_sandbox_is_given_up(void **state)
@@ -224,7 +207,7 @@ static void test_a_minute_after_its_end_of_life_a_sandbox_is_given_up(void **sta
     fire_shortest_timer(world.base);
     answered(TRANSFER_ANSWERED, 429, 11, ""); /* longer than is left */
     assert_int_equal(kill_queue_length(world.queue), 0);
-    assert_int_equal(world.sent, 2);
+    assert_int_equal(http.sent, 2);
 }
 
 /* The lease of a new run, which a kill is to hold. */

@@ -2,6 +2,7 @@
 #include "tests/unit/unit.h"
 
 #include "common/metrics.h"
+#include "tests/unit/replaced_http.h"
 #include "tests/unit/timers.h"
 #include "worker/stray_search.h"
 
@@ -9,49 +10,11 @@ static struct {
     struct event_base *base;
     struct stray_search *search;
     struct e2b_service service;
-    struct http_request request;
-    char url[512];
-    int sent;
     const char *next_token;
     uint64_t forgotten;   /* lease */
     char killed[256];     /* ids, each with a blank */
     const char *in_queue; /* whose deletion is under way */
 } world;
-
-static int handle;
-
-struct http_transfer *http_client_send(struct http_client *client, const struct http_request *request)
-{
-    (void)client;
-    world.request = *request;
-    snprintf(world.url, sizeof world.url, "%s", request->url);
-    curl_slist_free_all(request->headers);
-    world.sent++;
-    return (struct http_transfer *)&handle;
-}
-
-void http_transfer_cancel(struct http_transfer *transfer)
-{
-    (void)transfer;
-}
-
-int http_transfer_status(const struct http_transfer *transfer)
-{
-    (void)transfer;
-    return 200;
-}
-
-char *http_url_host(const char *url)
-{
-    return strdup(url);
-}
-
-bool http_add_header(struct curl_slist **headers, const char *name, const char *value)
-{
-    (void)name;
-    *headers = curl_slist_append(*headers, value);
-    return *headers != NULL;
-}
 
 const char *http_answer_header(const struct http_answer *answer, const char *name)
 {
@@ -87,6 +50,7 @@ static int set_up(void **state)
 {
     (void)state;
     memset(&world, 0, sizeof world);
+    memset(&http, 0, sizeof http);
     world.in_queue = "";
     world.base = event_base_new();
     world.search = stray_search_new(NULL, world.base, NULL, "here");
@@ -121,15 +85,15 @@ static void listed(int status, const char *body)
                                        .body_length = strlen(body),
                                        .error = ""};
 
-    world.request.on_done(world.request.context, &answer);
+    http.request.on_done(http.request.context, &answer);
 }
 
 static void test_it_looks_at_once_after_5_and_after_75_seconds(void **state)
 {
     (void)state;
     look_for_run1(NULL);
-    assert_string_equal(world.url, "http://api/v2/sandboxes?metadata=request_id%3Drun1%26sandstorm_instance%3Dhere"
-                                   "&state=running,paused&limit=100");
+    assert_string_equal(http.url, "http://api/v2/sandboxes?metadata=request_id%3Drun1%26sandstorm_instance%3Dhere"
+                                  "&state=running,paused&limit=100");
     assert_int_equal(stray_search_in_flight(world.search), 1);
     listed(200, "[]");
     assert_wait(fire_shortest_timer(world.base), 5000, 5000);
@@ -138,7 +102,7 @@ static void test_it_looks_at_once_after_5_and_after_75_seconds(void **state)
     assert_int_equal(world.forgotten, 0);
     listed(200, "not JSON");
     assert_int_equal(world.forgotten, 9);
-    assert_int_equal(world.sent, 3);
+    assert_int_equal(http.sent, 3);
     assert_null(waiting_timers(world.base).shortest);
     assert_int_equal(world.service.references, 1);
 }
@@ -184,8 +148,8 @@ static void test_it_reads_all_pages(void **state)
     look_for_run1(NULL);
     world.next_token = "a+b=";
     listed(200, "[" SANDBOX("s1", "run1", "here") "]");
-    assert_int_equal(world.sent, 2);
-    assert_non_null(strstr(world.url, "&nextToken=a%2Bb%3D"));
+    assert_int_equal(http.sent, 2);
+    assert_non_null(strstr(http.url, "&nextToken=a%2Bb%3D"));
     world.next_token = NULL;
     listed(200, "[" SANDBOX("s2", "run1", "here") "]");
     assert_string_equal(world.killed, "s1 s2 ");
