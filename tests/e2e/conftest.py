@@ -1,6 +1,7 @@
 """Fixtures of the e2e tests. Every test that uses them ends with the leak checks of harness/leaks.py."""
 
 import pytest
+from harness.authority import Authority
 from harness.client import new_client
 from harness.faults import Faults
 from harness.running import running_double, running_servers
@@ -31,6 +32,12 @@ async def client():
     """An HTTP client for this test."""
     async with new_client() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A CA for the servers of this module."""
+    return Authority(tmp_path_factory.mktemp("tls") / "ca")
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ import time
 
 import httpx
 import pytest
+from harness.asking import asking
 from harness.client import open_query, query, query_bytes, script, status_of
-from harness.server import PROGRAM, ROOT_SAYS_SO, free_port, run_program
+from harness.server import PROGRAM, ROOT_SAYS_SO, free_port, refuses, run_program
 from harness.waiting import SLOW, deadline, eventually
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -30,12 +31,6 @@ def ask_path(path) -> int:
 def ask_port(port: int, host: str = "127.0.0.1") -> int:
     """The status of /health over TCP."""
     return httpx.get(f"http://{host}:{port}/health", trust_env=False).status_code
-
-
-def refuses(port: int) -> bool:
-    """Whether nobody listens there."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 # --- unix sockets ---
@@ -174,21 +169,10 @@ async def test_a_changed_bind_opens_the_new_before_it_closes_the_old(double, cha
 
 async def test_an_address_that_stays_refuses_nobody_while_others_change(changing, client, tmp_path):
     server, change = changing
-    done = asyncio.Event()
-
-    async def ask() -> int:
-        asked = 0
-        while not done.is_set():
-            assert (await client.get(f"{server.url}/health")).status_code == 200
-            asked += 1
-        return asked
-
-    askers = [asyncio.create_task(ask()) for _ in range(4)]
-    for turn in range(4):
-        change(f"127.0.0.1:{server.port}", *([f"unix:{tmp_path}/{turn}.sock"] if turn % 2 == 0 else []))
-        await asyncio.to_thread(server.wait_log, f"generation {turn + 2} serves")
-    done.set()
-    assert all(asked > 0 for asked in await asyncio.gather(*askers))
+    async with asking(client, server):
+        for turn in range(4):
+            change(f"127.0.0.1:{server.port}", *([f"unix:{tmp_path}/{turn}.sock"] if turn % 2 == 0 else []))
+            await asyncio.to_thread(server.wait_log, f"generation {turn + 2} serves")
 
 
 async def test_a_busy_address_refuses_the_reload(changing, client, tmp_path):

@@ -12,16 +12,10 @@ from pathlib import Path
 import pytest
 from harness import procfs
 from harness.client import open_query, query, script
+from harness.record import RECORD_KEYS
 from harness.server import run_program
 from harness.waiting import eventually, eventually_async
 
-# Section 9, in this order.
-KEYS = [
-    "id", "prompt", "model", "status", "started_at", "cost_usd", "num_turns", "duration_secs", "error", "files_count",
-    "feedback", "feedback_user", "raw_prompt", "agent_session_id", "sandbox_id", "team_id", "user_id", "channel_id",
-    "thread_ts", "config_snapshot", "error_code", "result_subtype", "exit_code", "prompt_truncated", "trigger", "runtime",
-    "ended_at",
-]  # fmt: skip
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00"
 # A row as the Python reference writes it: twenty keys, blanks, contents of files.
 REFERENCE_ROW = {
@@ -115,7 +109,7 @@ async def test_each_change_of_a_run_is_a_whole_line(state, start, client):
     answer = await query(client, server, "hello", model="m-1", max_turns=3)
     final = await wait_for_end(state, answer.run_id)
     admitted, known, ended = of_run(state, answer.run_id)
-    assert [list(record) for record in (admitted, known, ended)] == [KEYS] * 3
+    assert [list(record) for record in (admitted, known, ended)] == [RECORD_KEYS] * 3
     assert (admitted["status"], admitted["sandbox_id"], admitted["ended_at"]) == ("running", None, None)
     assert (known["status"], known["sandbox_id"]) == ("running", final["sandbox_id"])
     assert final["sandbox_id"] and final["status"] == "completed"
@@ -229,7 +223,7 @@ def test_rows_of_the_reference_and_garbage_are_taken_for_what_they_are(state, st
     assert (mode(state), mode(history)) == (0o700, 0o600)
     eventually(lambda: "TOP SECRET" not in history.read_text(), 10, "contents of files to be gone")
     (record,) = (row for row in map(json.loads, filter(None, history.read_text().split("\n"))) if row["id"] == "0" * 14 + "aa")
-    assert list(record) == KEYS
+    assert list(record) == RECORD_KEYS
     assert record["config_snapshot"] == REFERENCE_ROW["config_snapshot"] | {"files": {"a.txt": 10}}
     same = [key for key in REFERENCE_ROW if key not in ("config_snapshot", "started_at", "feedback", "feedback_user")]
     assert {key: record[key] for key in same} == {key: REFERENCE_ROW[key] for key in same}

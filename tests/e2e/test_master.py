@@ -16,9 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 from harness import procfs
+from harness.asking import asking
 from harness.client import RawConnection, open_query, query, script
 from harness.open_streams import OpenStreams
-from harness.server import PROGRAM, free_port, memory_slack_kib, run_program, seconds_since
+from harness.server import PROGRAM, free_port, memory_slack_kib, refuses, run_program, seconds_since
 from harness.waiting import SLOW, deadline, eventually, eventually_async
 
 OPEN_STREAMS = 50
@@ -63,21 +64,10 @@ async def test_hup_cuts_no_stream_and_a_new_generation_serves(double, server, cl
 
 
 async def test_no_connection_is_refused_by_a_reload(server, client):
-    done = asyncio.Event()
-
-    async def ask() -> int:
-        asked = 0
-        while not done.is_set():
-            assert (await client.get(f"{server.url}/health")).status_code == 200
-            asked += 1
-        return asked
-
-    askers = [asyncio.create_task(ask()) for _ in range(4)]
-    for _ in range(3):
-        new = await reload(server)
-        await eventually_async(lambda new=new: server.workers() == new, 10, "the end of the old workers")
-    done.set()
-    assert all(asked > 0 for asked in await asyncio.gather(*askers))
+    async with asking(client, server):
+        for _ in range(3):
+            new = await reload(server)
+            await eventually_async(lambda new=new: server.workers() == new, 10, "the end of the old workers")
 
 
 async def test_hup_reads_the_file_again(start_server, tmp_path):
@@ -174,18 +164,12 @@ async def test_term_lets_streams_end(double, start_server, client):
     server = start_server("--graceful-timeout", "30")
     async with OpenStreams(double, server, client, 10) as held:
         server.signal(signal.SIGTERM)
-        await eventually_async(lambda: refuses(server), 10, "new connections to be refused")
+        await eventually_async(lambda: refuses(server.port), 10, "new connections to be refused")
         double.release("go")
         for answer in await held.answers():
             answer.check_complete(4)
     assert await asyncio.to_thread(server.wait_exit) == 0
     assert len(double.ledger.deleted()) == 10
-
-
-def refuses(server) -> bool:
-    """Whether nobody listens any more."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", server.port)) != 0
 
 
 async def test_term_ends_what_is_left_after_the_grace(double, start_server, client):
@@ -206,7 +190,7 @@ async def test_a_second_signal_ends_everything_now(double, start_server, client,
     server = start_server("--graceful-timeout", "60")
     async with OpenStreams(double, server, client, 4) as held:
         server.signal(signal.SIGTERM)
-        await eventually_async(lambda: refuses(server), 10, "new connections to be refused")
+        await eventually_async(lambda: refuses(server.port), 10, "new connections to be refused")
         begin = time.monotonic()
         server.signal(second)
         for answer in await held.answers():

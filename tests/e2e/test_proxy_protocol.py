@@ -5,7 +5,6 @@ import struct
 import time
 
 import pytest
-from harness.authority import Authority
 from harness.client import body_of, query_bytes, script, status_of
 from harness.server import free_port, seconds_since
 from harness.waiting import SLOW, deadline
@@ -15,12 +14,6 @@ V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack("!H4s4sHH", 12, bytes([192, 0
 V2_LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 BAD_REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\nExpect: nothing\r\nX-Forwarded-For: 203.0.113.1\r\n\r\n"
 REFUSAL = "request refused: 417 Expectation Failed, client "
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    """A CA for the servers of this module."""
-    return Authority(tmp_path_factory.mktemp("tls") / "ca")
 
 
 class Proxied:

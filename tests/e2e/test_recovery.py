@@ -9,7 +9,7 @@ import httpx
 import pytest
 from harness import procfs
 from harness.client import new_client, open_query, query, script
-from harness.server import Server, seconds_since
+from harness.server import Server
 from harness.waiting import deadline, eventually_async
 
 MANY = 50

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 
-import pytest
 from harness import procfs
 from harness.client import new_client, query, script
 from harness.server import memory_slack_kib

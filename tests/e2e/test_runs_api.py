@@ -11,15 +11,10 @@ from datetime import datetime
 import httpx
 import pytest
 from harness.client import new_client, open_query, query, script
+from harness.record import RECORD_KEYS
 from harness.server import seconds_since
 from harness.waiting import deadline, eventually_async
 
-KEYS = [
-    "id", "prompt", "model", "status", "started_at", "cost_usd", "num_turns", "duration_secs", "error", "files_count",
-    "feedback", "feedback_user", "raw_prompt", "agent_session_id", "sandbox_id", "team_id", "user_id", "channel_id",
-    "thread_ts", "config_snapshot", "error_code", "result_subtype", "exit_code", "prompt_truncated", "trigger", "runtime",
-    "ended_at",
-]  # fmt: skip
 ACT_SECONDS = 0.25
 MANY = 400
 MANY_ACT_SECONDS = 1.0
@@ -82,7 +77,7 @@ async def test_a_record_says_what_a_run_was(double, server, client):
     prompt = script(events=2)
     answer = await query(client, server, prompt, **fields)
     found = await record(client, server, answer.run_id)
-    assert list(found) == KEYS
+    assert list(found) == RECORD_KEYS
     result = answer.of_type("result")[0]
     started, ended = (datetime.fromisoformat(found.pop(key)) for key in ("started_at", "ended_at"))
     assert 0 <= (ended - started).total_seconds() < deadline(10)

@@ -25,12 +25,6 @@ IDLE_CONNECTIONS = 200
 CONNECTION_KIB = 32
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    """A CA for the servers of this module."""
-    return Authority(tmp_path_factory.mktemp("tls") / "ca")
-
-
 @pytest.fixture
 def start_tls(start_server, authority):
     """start_server with a certificate of the authority."""

@@ -5,7 +5,6 @@ import test_backpressure
 import test_client_gone
 import test_http
 import test_stream
-from harness.authority import Authority
 from harness.client import new_client
 from harness.running import running_servers
 
@@ -16,12 +15,6 @@ for module in (test_backpressure, test_client_gone, test_http, test_stream):
     globals().update(
         {name: item for name, item in vars(module).items() if not name.startswith("_") and name not in PLAIN_ONLY}
     )
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    """A CA for the servers of this module."""
-    return Authority(tmp_path_factory.mktemp("tls") / "ca")
 
 
 @pytest.fixture

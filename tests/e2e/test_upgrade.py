@@ -9,6 +9,7 @@ import struct
 
 import pytest
 from harness import procfs
+from harness.asking import asking
 from harness.client import open_query, query, script
 from harness.open_streams import EVENTS, OpenStreams
 from harness.server import PROGRAM, REPOSITORY, free_port, run_program
@@ -16,28 +17,6 @@ from harness.waiting import eventually_async
 
 STREAMS = 20
 NOTICE = "upgrade refused"
-
-
-@contextlib.asynccontextmanager
-async def asking(client, server):
-    """Asks all the time; at the end no request has failed."""
-    done = asyncio.Event()
-
-    async def ask() -> int:
-        asked = 0
-        while not done.is_set():
-            assert (await client.get(f"{server.url}/health")).status_code == 200
-            (await query(client, server, script(events=2))).check_complete(2)
-            asked += 1
-        return asked
-
-    askers = [asyncio.create_task(ask()) for _ in range(4)]
-    try:
-        yield
-    finally:
-        done.set()
-        asked = await asyncio.gather(*askers)
-    assert all(asked)
 
 
 async def upgrade(server) -> set[int]:
@@ -60,7 +39,7 @@ async def running(client, server) -> set[str]:
 async def test_three_upgrades_cut_no_stream_refuse_no_request_and_forget_no_run(double, server, client):
     pid = server.pid
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(asking(client, server))
+        await stack.enter_async_context(asking(client, server, runs=True))
         held = []
         for number in range(3):
             streams = OpenStreams(double, server, client, STREAMS, gate=f"gate-{number}")

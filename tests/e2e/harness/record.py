@@ -8,6 +8,13 @@ import httpx
 from .waiting import deadline, eventually_async
 
 RECORD_SECONDS = 10
+# http-api.md section 9, in this order.
+RECORD_KEYS = [
+    "id", "prompt", "model", "status", "started_at", "cost_usd", "num_turns", "duration_secs", "error", "files_count",
+    "feedback", "feedback_user", "raw_prompt", "agent_session_id", "sandbox_id", "team_id", "user_id", "channel_id",
+    "thread_ts", "config_snapshot", "error_code", "result_subtype", "exit_code", "prompt_truncated", "trigger", "runtime",
+    "ended_at",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def refuses(port: int) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 @cache
 def memory_slack_kib(plain: int) -> int:
     """How much a worker's memory may differ: a sanitizer keeps freed memory in a quarantine of its own."""
