@@ -35,15 +35,6 @@ static void creation_free(struct creation *creation)
     free(creation);
 }
 
-/* The service may quote what it was sent, and that holds the caller's keys. */
-static void hide_env(const struct creation *creation, char *message)
-{
-    const char *name;
-    json_t *value;
-
-    json_object_foreach(creation->env, name, value) error_text_hide(message, json_string_value(value));
-}
-
 static const char *template_of(const struct creation *creation)
 {
     return creation->is_fallback ? FALLBACK_TEMPLATE : creation->host->settings->template_name;
@@ -139,10 +130,12 @@ static void end_without_template(struct creation *creation, const struct e2b_res
     end(creation, &both, NULL);
 }
 
-static void judge(struct creation *creation, const struct e2b_result *result, struct e2b_sandbox *sandbox)
+static void on_answer(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
 {
+    struct creation *creation = context;
     bool is_too_long = result->status == 400 && strstr(result->message, TOO_LONG_TEXT) != NULL;
 
+    creation->call = NULL;
     if (is_too_long && creation->ttl_s > creation->timeout_s && !creation->abandoned) {
         creation->ttl_s = creation->timeout_s;
         send_or_fail(creation);
@@ -159,19 +152,6 @@ static void judge(struct creation *creation, const struct e2b_result *result, st
     } else {
         end(creation, result, sandbox);
     }
-}
-
-static void on_answer(void *context, const struct e2b_result *result, struct e2b_sandbox *sandbox)
-{
-    struct creation *creation = context;
-    struct e2b_result told = *result;
-    char message[E2B_MESSAGE_MAX_BYTES];
-
-    creation->call = NULL;
-    snprintf(message, sizeof message, "%s", result->message);
-    hide_env(creation, message);
-    told.message = message;
-    judge(creation, &told, sandbox);
 }
 
 static bool send_create(struct creation *creation)

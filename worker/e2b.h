@@ -65,7 +65,7 @@ struct e2b_context {
 struct e2b_create_request {
     const char *template_id;
     int64_t timeout_s;  /* time to live */
-    json_t *env;        /* object of strings, borrowed */
+    json_t *env;        /* object of strings, borrowed; no text of a failure holds one of them */
     const char *run_id; /* metadata: [A-Za-z0-9_-] */
     const char *instance;
     int64_t retry_timeout_ms;

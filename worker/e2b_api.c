@@ -260,6 +260,7 @@ struct e2b_call *e2b_create(const struct e2b_context *e2b, const struct e2b_crea
         .content_type = "application/json",
         .body = body,
         .body_length = strlen(body),
+        .secrets = json_incref(request->env),
         .connect_timeout_ms = API_CONNECT_TIMEOUT_MS,
         .total_timeout_ms = CREATE_TIMEOUT_MS,
         .answer_max_bytes = API_ANSWER_MAX_BYTES,

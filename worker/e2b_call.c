@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/scoreboard.h"
+#include "worker/error_text.h"
 #include "worker/timer.h"
 
 #include <stdlib.h>
@@ -44,6 +45,7 @@ static void call_free(struct e2b_call *call)
     free(call->spec.url);
     free(call->spec.body);
     free(call->spec.parts);
+    json_decref(call->spec.secrets);
     e2b_service_unref(call->e2b.service);
     free(call);
 }
@@ -82,14 +84,24 @@ static void log_refused_certificate(const struct e2b_call *call, const struct ht
     free(host);
 }
 
+/* What went wrong, for the log and the client. The service may quote what it was sent. */
+static void describe(struct e2b_call *call, const struct http_answer *answer)
+{
+    const char *name;
+    json_t *value;
+
+    e2b_message(answer, call->e2b.service->api_key, call->message);
+    if (call->spec.sandbox != NULL)
+        error_text_hide(call->message, call->spec.sandbox->access_token);
+    json_object_foreach(call->spec.secrets, name, value) error_text_hide(call->message, json_string_value(value));
+}
+
 /* The tries are used up: the failure is told, after a probe where the table asks for one. */
 static void give_up(struct e2b_call *call, const struct e2b_verdict *verdict, const struct http_answer *answer)
 {
     if (answer->outcome == TRANSFER_TLS_UNTRUSTED)
         log_refused_certificate(call, answer);
-    e2b_message(answer, call->e2b.service->api_key, call->message);
-    if (call->spec.sandbox != NULL)
-        error_text_hide(call->message, call->spec.sandbox->access_token);
+    describe(call, answer);
     call->fate_unknown |= verdict->fate_unknown;
     if (verdict->probe && call->spec.sandbox != NULL && !call->abandoned) {
         call->pending_error = verdict->error;
@@ -150,7 +162,7 @@ static void on_answer(void *context, const struct http_answer *answer)
         return;
     }
     call->fate_unknown |= verdict->fate_unknown;
-    e2b_message(answer, call->e2b.service->api_key, call->message);
+    describe(call, answer);
     log_info_limited("sandbox service: %s%s%s: try %d failed: %s; next in %lld ms", e2b_stage_name(call->spec.stage),
                      call->spec.sandbox != NULL ? " of sandbox " : "",
                      call->spec.sandbox != NULL ? call->spec.sandbox->id : "", call->tries,
@@ -260,6 +272,7 @@ struct e2b_call *e2b_call_new(const struct e2b_context *e2b, const struct e2b_ca
         free(spec->url);
         free(spec->body);
         free(spec->parts);
+        json_decref(spec->secrets);
         if (spec->free_operation != NULL)
             spec->free_operation(spec->operation);
         return NULL;

@@ -9,6 +9,8 @@
 #include "worker/e2b.h"
 #include "worker/e2b_metrics.h"
 
+#include <jansson.h>
+
 /* How a request to a sandbox is dressed (e2b.md 0.8). */
 enum e2b_dress {
     E2B_PLAIN,      /* no RPC */
@@ -36,6 +38,7 @@ struct e2b_call_spec {
     size_t body_length;
     struct http_part *parts; /* taken over, instead of body */
     size_t part_count;
+    json_t *secrets; /* reference taken over: an object of strings that no text may hold; NULL: none */
     int64_t connect_timeout_ms;
     int64_t total_timeout_ms;
     int64_t stall_timeout_ms;

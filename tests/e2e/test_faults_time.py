@@ -123,6 +123,14 @@ async def test_a_message_shows_no_key(faults, client):
     assert faults.caller_key not in faults.log and faults.double.key not in faults.log
 
 
+async def test_the_log_of_a_try_that_is_repeated_shows_no_key(faults, client):
+    message = f"team of {faults.double.key} may not send {faults.caller_key}"
+    faults.double.inject("create", "status", status=503, message=message, times=1)
+    (await query(client, faults.server, script(), anthropic_api_key=faults.caller_key)).check_complete(3)
+    assert "create: try 1 failed: " in faults.log and "team of *** may not send ***" in faults.log
+    assert faults.caller_key not in faults.log and faults.double.key not in faults.log
+
+
 @pytest.mark.parametrize("stage", ["start", "stream"])
 async def test_a_message_shows_no_access_token(faults, client, stage):
     faults.double.inject("upload", "hold", gate=f"token of {stage}")
