@@ -1,18 +1,9 @@
 #include "common/log_limit.h"
 
 #include <stddef.h>
-#include <time.h>
 
 /* A process has one log, and one list. */
 static struct log_limit *holding;
-
-int64_t log_limit_now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void say_held_back(const struct log_limit *limit)
 {

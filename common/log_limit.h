@@ -7,6 +7,7 @@
 #ifndef COMMON_LOG_LIMIT_H
 #define COMMON_LOG_LIMIT_H
 
+#include "common/clock.h"
 #include "common/log.h"
 
 #include <stdbool.h>
@@ -29,13 +30,11 @@ struct log_limit {
 bool log_limit_allows(struct log_limit *limit, int64_t now_ms) __attribute__((warn_unused_result));
 /* The same for places nobody comes by any more. To be called every second or so. */
 void log_limit_tick(int64_t now_ms);
-/* The clock of the macros, monotonic. */
-int64_t log_limit_now_ms(void);
 
 #define LOG_LIMITED(log, its_level, format, ...)                                                                       \
     do {                                                                                                               \
         static struct log_limit limit_ = {.level = (its_level), .like = (format)};                                     \
-        if (log_limit_allows(&limit_, log_limit_now_ms()))                                                             \
+        if (log_limit_allows(&limit_, monotonic_ms()))                                                                 \
             log(format, ##__VA_ARGS__);                                                                                \
     } while (0)
 

@@ -1,6 +1,7 @@
 #include "common/metrics.h"
 
 #include "common/log.h"
+#include "common/utf8_cut.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -228,18 +229,6 @@ static shared_word *blocks_of(const struct scoreboard *scoreboard)
 
 /* --- labels --------------------------------------------------------------------------------------------- */
 
-static size_t cut_length(const char *value)
-{
-    size_t length = strnlen(value, METRICS_LABEL_MAX_BYTES + 1);
-
-    if (length <= METRICS_LABEL_MAX_BYTES)
-        return length;
-    length = METRICS_LABEL_MAX_BYTES;
-    while (length > 0 && ((unsigned char)value[length] & 0xc0) == 0x80)
-        length--;
-    return length;
-}
-
 /* Whoever holds the hash may write the text: it is the same, however many do. */
 static void write_label(struct shared_label *label, const char *value, size_t length)
 {
@@ -259,7 +248,7 @@ static void write_label(struct shared_label *label, const char *value, size_t le
  */
 static unsigned find_row(struct shared_label *labels, const char *value)
 {
-    size_t length = cut_length(value);
+    size_t length = utf8_cut(value, strnlen(value, METRICS_LABEL_MAX_BYTES + 1), METRICS_LABEL_MAX_BYTES);
     uint64_t hash = mix(HASH_START, value, length);
 
     if (length == strlen(OTHER) && memcmp(value, OTHER, length) == 0)

@@ -2,6 +2,7 @@
  * The side of a run's owner: slots, records and leases are written here, and taken over from the dead.
  */
 #include "common/run_slots.h"
+#include "common/utf8_cut.h"
 
 #include "common/log.h"
 
@@ -128,15 +129,6 @@ static uint32_t allot(struct run_record *record, size_t *size)
     return (uint32_t)offset;
 }
 
-static size_t cut(const char *text, size_t length, size_t most)
-{
-    if (length <= most)
-        return length;
-    while (most > 0 && ((unsigned char)text[most] & 0xc0) == 0x80)
-        most--;
-    return most;
-}
-
 void run_entry_set(struct run_entry *entry, enum run_string which, const char *text, size_t length)
 {
     struct run_text *place = &entry->record.strings[which];
@@ -146,11 +138,11 @@ void run_entry_set(struct run_entry *entry, enum run_string which, const char *t
         place->length = RUN_TEXT_NULL;
         return;
     }
-    length = cut(text, length, size);
+    length = utf8_cut(text, length, size);
     if (place->offset == 0 || !is_rewritten(which)) {
         size = is_rewritten(which) ? size : length;
         place->offset = allot(&entry->record, &size);
-        length = cut(text, length, size);
+        length = utf8_cut(text, length, size);
     } else {
         begin_write(slot_at(entry->scoreboard, entry->index)); /* readers may be there: until it is published */
     }

@@ -86,6 +86,12 @@ static inline uint64_t with_state(uint64_t phase, enum slot_state state)
     return phase >> STATE_BITS << STATE_BITS | state;
 }
 
+/* Not free, nor still being filled in by its owner. */
+static inline bool is_seen(enum slot_state state)
+{
+    return state != SLOT_FREE && state != SLOT_TAKEN;
+}
+
 static inline bool is_live(enum slot_state state)
 {
     return state == SLOT_LIVE || state == SLOT_CANCELLED || state == SLOT_ENDING;

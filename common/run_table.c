@@ -73,7 +73,7 @@ enum run_read run_table_read(const struct scoreboard *scoreboard, unsigned index
         unsigned before = atomic_load_explicit(&slot->sequence, memory_order_acquire);
         enum slot_state state = state_of(atomic_load(&slot->phase));
 
-        if (state == SLOT_FREE || state == SLOT_TAKEN)
+        if (!is_seen(state))
             return RUN_READ_GONE;
         if (before & 1) {
             sched_yield();
@@ -96,12 +96,8 @@ int run_table_find(const struct scoreboard *scoreboard, uint64_t id)
     for (unsigned i = 0; i < scoreboard->run_slots; i++) {
         struct run_slot *slot = slot_at(scoreboard, i);
 
-        if (atomic_load_explicit(&slot->id, memory_order_acquire) == id) {
-            enum slot_state state = state_of(atomic_load(&slot->phase));
-
-            if (state != SLOT_FREE && state != SLOT_TAKEN)
-                return (int)i;
-        }
+        if (atomic_load_explicit(&slot->id, memory_order_acquire) == id && is_seen(state_of(atomic_load(&slot->phase))))
+            return (int)i;
     }
     return -1;
 }
@@ -122,9 +118,7 @@ static int newest_first(const void *left, const void *right)
 
 static bool is_wanted(struct run_slot *slot, const struct run_filter *filter, uint64_t before)
 {
-    enum slot_state state = state_of(atomic_load(&slot->phase));
-
-    if (state == SLOT_FREE || state == SLOT_TAKEN || atomic_load(&slot->admitted) >= before)
+    if (!is_seen(state_of(atomic_load(&slot->phase))) || atomic_load(&slot->admitted) >= before)
         return false;
     return filter->status < 0 || atomic_load(&slot->status) == filter->status;
 }

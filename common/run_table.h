@@ -20,17 +20,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RUN_SANDBOX_ID_MAX_BYTES 64
-#define RUN_RAW_PROMPT_MAX_BYTES (64u << 10)
-#define RUN_CONFIG_MAX_BYTES     (32u << 10)
-#define RUN_ERROR_MAX_BYTES      4096u
-#define RUN_NAME_MAX_BYTES       128u /* of every other text */
+#define RUN_SANDBOX_ID_MAX_BYTES   64
+#define RUN_RAW_PROMPT_MAX_BYTES   (64u << 10)
+#define RUN_CONFIG_MAX_BYTES       (32u << 10)
+#define RUN_ERROR_MAX_BYTES        4096u
+#define RUN_NAME_MAX_BYTES         128u /* of every other text */
+#define RUN_PROMPT_MAX_CODE_POINTS 100
 
 enum run_status { RUN_STATUS_RUNNING, RUN_STATUS_COMPLETED, RUN_STATUS_ERROR, RUN_STATUS_CANCELLED, RUN_STATUS_COUNT };
 
 /* The texts of a record. */
 enum run_string {
-    RUN_STRING_PROMPT, /* its first 100 code points */
+    RUN_STRING_PROMPT, /* its first RUN_PROMPT_MAX_CODE_POINTS */
     RUN_STRING_RAW_PROMPT,
     RUN_STRING_MODEL,
     RUN_STRING_ERROR,

@@ -1,5 +1,6 @@
 #include "common/scoreboard.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/run_table.h"
@@ -7,7 +8,6 @@
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Changes with each change of what is shared: a mapping of another layout is never read. */
@@ -176,20 +176,4 @@ bool scoreboard_history_fails(const struct scoreboard *scoreboard)
 bool scoreboard_is_alive(const struct scoreboard *scoreboard, uint64_t serial)
 {
     return serial != 0 && atomic_load(&scoreboard->slots[SCOREBOARD_SERIAL_SLOT(serial)].serial) == serial;
-}
-
-int64_t monotonic_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-int64_t realtime_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }

@@ -107,9 +107,4 @@ bool scoreboard_history_fails(const struct scoreboard *scoreboard);
 /* Does the worker of this serial live? False for 0. */
 bool scoreboard_is_alive(const struct scoreboard *scoreboard, uint64_t serial);
 
-/* CLOCK_MONOTONIC in milliseconds: the clock of every heartbeat and deadline. */
-int64_t monotonic_ms(void);
-/* CLOCK_REALTIME in microseconds since 1970: what people are shown. */
-int64_t realtime_us(void);
-
 #endif

@@ -1,5 +1,6 @@
 #include "master/announce.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "master/notify.h"
 

@@ -1,5 +1,6 @@
 #include "master/master.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/scoreboard.h"
 #include "master/adopt.h"

@@ -1,7 +1,7 @@
 #include "master/notify.h"
 
+#include "common/clock.h"
 #include "common/log.h"
-#include "common/scoreboard.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,5 +1,6 @@
 #include "master/run_history.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "master/child.h"
 #include "worker/worker.h"

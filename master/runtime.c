@@ -1,7 +1,7 @@
 #include "master/runtime.h"
 
+#include "common/clock.h"
 #include "common/log.h"
-#include "common/scoreboard.h"
 #include "master/child.h"
 #include "master/runtime_exec.h"
 #include "master/runtime_socket.h"

@@ -1,5 +1,6 @@
 #include "master/workers.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "master/child.h"

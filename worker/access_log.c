@@ -1,8 +1,8 @@
 #include "worker/access_log.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_sink.h"
-#include "common/scoreboard.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,5 +1,6 @@
 #include "worker/agent_report.h"
 
+#include "common/utf8_cut.h"
 #include "worker/coerce.h"
 #include "worker/json_line.h"
 
@@ -69,11 +70,8 @@ static json_t *string_of(struct json_text value, size_t max, size_t *length)
     const char *text = json_string_value(string);
 
     *length = text != NULL ? strnlen(text, json_string_length(string)) : 0;
-    if (*length > max) {
-        *length = max;
-        while ((text[*length] & 0xc0) == 0x80)
-            --*length;
-    }
+    if (text != NULL)
+        *length = utf8_cut(text, *length, max);
     return string;
 }
 

@@ -1,8 +1,8 @@
 #include "worker/agent_stream.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
-#include "common/scoreboard.h"
 #include "worker/byte_space.h"
 #include "worker/connect_rpc.h"
 #include "worker/e2b_call.h"

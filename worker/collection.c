@@ -1,8 +1,8 @@
 #include "worker/collection.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
-#include "common/scoreboard.h"
 #include "worker/agent_config.h"
 #include "worker/agent_stream.h"
 #include "worker/timer.h"

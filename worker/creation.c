@@ -1,5 +1,6 @@
 #include "worker/creation.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "worker/run.h"

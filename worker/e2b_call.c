@@ -1,8 +1,8 @@
 #include "worker/e2b_call.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
-#include "common/scoreboard.h"
 #include "worker/error_text.h"
 #include "worker/timer.h"
 

@@ -1,9 +1,9 @@
 #include "worker/event_stream.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/metrics.h"
-#include "common/scoreboard.h"
 #include "worker/client.h"
 #include "worker/timer.h"
 

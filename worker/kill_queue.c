@@ -1,5 +1,6 @@
 #include "worker/kill_queue.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/scoreboard.h"
@@ -19,7 +20,6 @@
 #define AFTER_EXPIRY_MS    60000
 #define SLOW_WAIT_MS       LARGEST_WAIT_MS
 #define UNAUTHORIZED_TRIES 3
-#define RUN_ID_MAX_BYTES   16
 
 /* One sandbox to be deleted. */
 struct kill {
@@ -28,7 +28,7 @@ struct kill {
     struct http_transfer *transfer; /* NULL between tries */
     struct event *retry_timer;
     char sandbox_id[SANDBOX_ID_MAX_BYTES + 1];
-    char run_id[RUN_ID_MAX_BYTES + 1];
+    char run_id[RUN_ID_DIGITS + 1];
     int64_t expires_ms;
     struct run_lease_name lease;
     int tries;

@@ -1,5 +1,6 @@
 #include "worker/reception.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/metrics.h"

@@ -1,5 +1,6 @@
 #include "worker/recovery.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/metrics.h"
@@ -130,19 +131,19 @@ static void see_to_sandbox(struct recovery *recovery, const struct run_orphan *o
         run_lease_clear(host->scoreboard, lease);
         return;
     }
-    if (orphan->lease != RUN_LEASE_CREATING)
-        metrics_add(METRIC_LEAKS_REAPED, 1);
-    if (orphan->lease == RUN_LEASE_CREATING)
+    if (orphan->lease == RUN_LEASE_CREATING) {
         stray_search_add(host->strays, &(struct stray_order){.service = service,
                                                              .run_id = run_id,
                                                              .expires_ms = monotonic_ms() + LEFTOVER_TTL_MS,
                                                              .lease = lease});
-    else
+    } else {
+        metrics_add(METRIC_LEAKS_REAPED, 1);
         kill_queue_add(host->kills, &(struct kill_order){.service = service,
                                                          .sandbox_id = orphan->sandbox_id,
                                                          .run_id = run_id,
                                                          .expires_ms = orphan->expires_ms,
                                                          .lease = lease});
+    }
     e2b_service_unref(service);
 }
 

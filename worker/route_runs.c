@@ -12,13 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LIMIT_DEFAULT           50
-#define LIMIT_MAX               1000
-#define LISTED_RAW_PROMPT_BYTES 4096u
-#define RECORDS_PER_TURN        32 /* of the loop: some hundred microseconds */
-#define STATUS_MESSAGE          "Input should be 'running', 'completed', 'error' or 'cancelled'"
-#define STATUS_EXPECTED         "'running', 'completed', 'error' or 'cancelled'"
-#define UNKNOWN_RUN_TEXT        "Unknown run id"
+#define LIMIT_DEFAULT    50
+#define LIMIT_MAX        1000
+#define RECORDS_PER_TURN 32 /* of the loop: some hundred microseconds */
+#define STATUS_MESSAGE   "Input should be 'running', 'completed', 'error' or 'cancelled'"
+#define STATUS_EXPECTED  "'running', 'completed', 'error' or 'cancelled'"
+#define UNKNOWN_RUN_TEXT "Unknown run id"
 
 /* --- the list -------------------------------------------------------------------------------------------- */
 
@@ -85,7 +84,7 @@ static bool add_record(struct run_list_reply *list, unsigned index)
     if (list->begun && evbuffer_add(list->body, ",", 1) < 0)
         return false;
     list->begun = true;
-    return run_record_write(&list->copy, LISTED_RAW_PROMPT_BYTES, list->body);
+    return run_record_write(&list->copy, RUN_RECORD_LISTED_PROMPT_BYTES, list->body);
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *context)

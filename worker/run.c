@@ -1,3 +1,4 @@
+#include "common/clock.h"
 #include "worker/run_internal.h"
 
 #include "common/log.h"

@@ -1,6 +1,7 @@
 /*
  * The end of a run: whatever ended it, its record is final, its sandbox on its way out, and its client told, once.
  */
+#include "common/clock.h"
 #include "worker/run_internal.h"
 
 #include "common/log.h"

@@ -1,11 +1,10 @@
 #include "worker/run_facts.h"
 
+#include "common/clock.h"
 #include "worker/json_text.h"
 #include "worker/utf8.h"
 
 #include <string.h>
-
-#define PROMPT_SHOWN_MAX 100 /* code points */
 
 static void set_json(struct run_entry *entry, enum run_string which, const json_t *string)
 {
@@ -97,7 +96,7 @@ static void set_prompt(struct run_entry *entry, const json_t *prompt, bool is_st
     const char *text = is_stored ? json_string_value(prompt) : "";
     size_t length = is_stored ? json_string_length(prompt) : 0;
 
-    run_entry_set(entry, RUN_STRING_PROMPT, text, utf8_prefix(text, length, PROMPT_SHOWN_MAX));
+    run_entry_set(entry, RUN_STRING_PROMPT, text, utf8_prefix(text, length, RUN_PROMPT_MAX_CODE_POINTS));
     run_entry_set(entry, RUN_STRING_RAW_PROMPT, text, length);
     entry->record.prompt_truncated = entry->record.strings[RUN_STRING_RAW_PROMPT].length < json_string_length(prompt);
 }

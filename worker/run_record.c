@@ -1,6 +1,7 @@
 #include "worker/run_record.h"
 
 #include "common/log.h"
+#include "common/utf8_cut.h"
 #include "worker/json_line.h"
 #include "worker/number_text.h"
 #include "worker/run_error.h"
@@ -14,8 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROMPT_MAX_CODE_POINTS 100
-#define RESTARTED_TEXT         "server restarted"
+#define RESTARTED_TEXT "server restarted"
 /* More than what stands between the texts of a record. */
 #define FRAME_BYTES      1024
 #define DURATION_UNKNOWN (-1)
@@ -129,16 +129,6 @@ static bool add_string(struct evbuffer *out, const char *text, size_t length)
     return added;
 }
 
-/* How much of a text fits, between characters. */
-static size_t cut(const char *text, size_t length, size_t max_bytes)
-{
-    if (length <= max_bytes)
-        return length;
-    while (max_bytes > 0 && ((unsigned char)text[max_bytes] & 0xc0) == 0x80)
-        max_bytes--;
-    return max_bytes;
-}
-
 /* The stored text, on one line; null when it is no JSON: it had to be cut. */
 static bool add_config(struct evbuffer *out, const char *text, size_t length)
 {
@@ -173,7 +163,7 @@ static bool add_value(struct evbuffer *out, const struct column *column, const s
     case COLUMN_STRING:
         return add_string(out, text, length);
     case COLUMN_RAW_PROMPT:
-        return add_string(out, text, cut(text, length, raw_prompt_max_bytes));
+        return add_string(out, text, utf8_cut(text, length, raw_prompt_max_bytes));
     case COLUMN_STATUS:
         return json_text_write_string(out, status, strlen(status));
     case COLUMN_STARTED:
@@ -433,7 +423,7 @@ static bool read_string(struct json_text value, enum run_string which, struct ru
     text = json_string_value(string);
     length = json_string_length(string);
     if (which == RUN_STRING_PROMPT)
-        length = utf8_prefix(text, length, PROMPT_MAX_CODE_POINTS);
+        length = utf8_prefix(text, length, RUN_PROMPT_MAX_CODE_POINTS);
     if (which == RUN_STRING_RAW_PROMPT && length > RUN_RAW_PROMPT_MAX_BYTES)
         entry->record.prompt_truncated = true;
     run_entry_set(entry, which, text, length);

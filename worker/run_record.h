@@ -12,6 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What lists show of raw_prompt. */
+#define RUN_RECORD_LISTED_PROMPT_BYTES 4096u
+
 /*
  * Adds one record on one line, without the end of the line: keys in their order, bytes that are no UTF-8 as U+FFFD.
  * raw_prompt is cut between characters to what fits into raw_prompt_max_bytes; prompt_truncated is true then. False for

@@ -1,5 +1,6 @@
 #include "worker/service_probe.h"
 
+#include "common/clock.h"
 #include "worker/e2b_metrics.h"
 #include "worker/timer.h"
 

@@ -2,6 +2,7 @@
  * What `sandstorm status` prints: the report of status_report.h and the live runs, as JSON or for a person. Texts of
  * clients are shown without control characters, and cut to the width of the terminal.
  */
+#include "common/clock.h"
 #include "common/run_table.h"
 #include "worker/number_text.h"
 #include "worker/run_record.h"
@@ -17,7 +18,6 @@
 #include <wchar.h>
 
 #define SHOWN_RUNS_MAX     1000
-#define RAW_PROMPT_BYTES   4096 /* as in GET /runs */
 #define MODEL_COLUMNS      24
 #define FALLBACK_COLUMNS   80
 #define BEFORE_PROMPT      (16 + 2 + 7 + 2 + MODEL_COLUMNS + 2 + 5 + 2 + 9 + 2 + 11 + 2) /* columns */
@@ -58,7 +58,7 @@ static bool append_record(void *context, const struct run_copy *copy)
     struct evbuffer *text = evbuffer_new();
     json_t *record = NULL;
 
-    if (text != NULL && run_record_write(copy, RAW_PROMPT_BYTES, text))
+    if (text != NULL && run_record_write(copy, RUN_RECORD_LISTED_PROMPT_BYTES, text))
         record = json_loadb((const char *)evbuffer_pullup(text, -1), evbuffer_get_length(text), JSON_ALLOW_NUL, NULL);
     if (text != NULL)
         evbuffer_free(text);

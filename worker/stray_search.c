@@ -10,8 +10,6 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#define RUN_ID_MAX_BYTES 16
-
 /* After the one before: 0, 5 and 75 s after the search began. */
 static const int64_t waits_ms[] = {0, 5000, 70000};
 #define LOOKUPS (sizeof waits_ms / sizeof *waits_ms)
@@ -23,7 +21,7 @@ struct stray {
     struct sandbox_list *listing; /* NULL between lookups */
     struct event *timer;
     size_t lookup;
-    char run_id[RUN_ID_MAX_BYTES + 1];
+    char run_id[RUN_ID_DIGITS + 1];
     char own_sandbox_id[SANDBOX_ID_MAX_BYTES + 1];
     int64_t expires_ms;
     struct run_lease_name lease;

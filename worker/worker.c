@@ -1,5 +1,6 @@
 #include "worker/worker.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "worker/embedded.h"

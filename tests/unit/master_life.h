@@ -10,6 +10,7 @@
 #ifndef TESTS_UNIT_MASTER_LIFE_H
 #define TESTS_UNIT_MASTER_LIFE_H
 
+#include "common/clock.h"
 #include "common/scoreboard.h"
 #include "master/master.h"
 #include "tests/unit/unit.h"

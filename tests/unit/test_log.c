@@ -1,4 +1,5 @@
 /* The log: where its lines go, a file that is renamed or full, journald, and floods that are held back. */
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/log_sink.h"
@@ -343,7 +344,7 @@ static void test_each_place_has_a_limit_of_its_own(void **state)
     assert_int_equal(count_lines(errors, "one "), LOG_LIMIT_LINES);
     assert_int_equal(count_lines(errors, "other\n"), LOG_LIMIT_LINES);
     assert_int_equal(count_lines(errors, "ours\n"), LOG_LIMIT_LINES + 5);
-    log_limit_tick(log_limit_now_ms() + MINUTE_MS);
+    log_limit_tick(monotonic_ms() + MINUTE_MS);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

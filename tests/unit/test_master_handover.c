@@ -1,4 +1,5 @@
 /* What a master tells the program that takes its place: it comes back as it was written, or is refused whole. */
+#include "common/clock.h"
 #include "master/handover.h"
 #include "tests/unit/unit.h"
 

@@ -1,6 +1,7 @@
 /*
  * The master's life, seen from outside: start, respawn, reload, silence, stop. See master_life.h.
  */
+#include "common/clock.h"
 #include "tests/unit/master_life.h"
 
 /* --- promises ----------------------------------------------------------------------------------- */

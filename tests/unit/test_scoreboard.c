@@ -1,4 +1,5 @@
 /* Admission over processes is exact, and a dead worker's runs are given back. */
+#include "common/clock.h"
 #include "common/scoreboard.h"
 #include "tests/unit/unit.h"
 

@@ -2,6 +2,7 @@
  * The history of runs on disk: what workers append, what a start makes of it, and how it is made small again while they
  * go on appending.
  */
+#include "common/clock.h"
 #include "common/run_table.h"
 #include "tests/unit/unit.h"
 #include "worker/history.h"

@@ -1,6 +1,7 @@
 /* The kill column of e2b.md A.4, with the HTTP client replaced: what is sent again, when, and when it is given up. */
 #include "tests/unit/unit.h"
 
+#include "common/clock.h"
 #include "common/scoreboard.h"
 #include "tests/unit/replaced_http.h"
 #include "tests/unit/timers.h"
