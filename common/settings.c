@@ -42,8 +42,8 @@ static void set_value(struct settings_load *load, size_t index, const char *text
     char low[32], high[32];
 
     *reason = '\0';
-    if (setting->type == TYPE_NAME && !setting_is_name(text)) {
-        snprintf(reason, reason_size, "\"%.80s\" is not 1 to %d of A-Z a-z 0-9 . _ -", text, SETTING_NAME_MAX_BYTES);
+    if (setting->type == TYPE_NAME && !settings_is_name(text)) {
+        snprintf(reason, reason_size, "\"%.80s\" is not 1 to %d of A-Z a-z 0-9 . _ -", text, SETTINGS_NAME_MAX_BYTES);
         return;
     }
     if (setting_is_text(setting)) {

@@ -19,7 +19,11 @@
 #include <stdio.h>
 
 /* A shorter SANDSTORM_API_KEY is an error, a shorter previous one is ignored (http-api.md 2.5). */
+#define SETTINGS_NAME_MAX_BYTES    64
 #define SETTINGS_API_KEY_MIN_BYTES 32
+
+/* The longest value of a setting that names something. */
+#define SETTINGS_NAME_MAX_BYTES 64
 
 /* Values of access_log that are no files. */
 #define SETTINGS_ACCESS_LOG_OFF    "off"
@@ -162,6 +166,9 @@ char *settings_fixed_text(const struct settings_load *load) __attribute__((warn_
 
 /* The file of the access log; "": it is none. */
 const char *settings_access_log_file(const struct settings *settings);
+
+/* Is a text what a setting that names something may be, or empty? */
+bool settings_is_name(const char *text);
 
 /* Walks a list: copies the next item, trimmed, to item; false at the end. *cursor starts at the list. */
 bool settings_list_next(const char **cursor, char *item, size_t size);

@@ -221,11 +221,11 @@ void setting_format_number(const struct setting *setting, int64_t value, char *o
     }
 }
 
-bool setting_is_name(const char *text)
+bool settings_is_name(const char *text)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 
-    return strlen(text) <= SETTING_NAME_MAX_BYTES && text[strspn(text, allowed)] == '\0';
+    return strlen(text) <= SETTINGS_NAME_MAX_BYTES && text[strspn(text, allowed)] == '\0';
 }
 
 size_t settings_find(const char *name, size_t length)

@@ -11,16 +11,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SETTINGS_TABLE_MAX     128 /* entries */
-#define SETTING_NAME_MAX_BYTES 64  /* of a TYPE_NAME */
-#define SETTING_KEY_MAX_BYTES  64
+#define SETTINGS_TABLE_MAX    128 /* entries */
+#define SETTING_KEY_MAX_BYTES 64
 
 enum setting_type {
     TYPE_INTEGER,
     TYPE_DURATION, /* stored in milliseconds */
     TYPE_SIZE,     /* stored in bytes */
     TYPE_STRING,
-    TYPE_NAME, /* a string of [A-Za-z0-9._-], at most SETTING_NAME_MAX_BYTES */
+    TYPE_NAME, /* a string of [A-Za-z0-9._-], at most SETTINGS_NAME_MAX_BYTES */
     TYPE_LIST,
     TYPE_CHOICE,
 };
@@ -65,8 +64,6 @@ bool setting_is_text(const struct setting *setting);
 int64_t *setting_number_at(struct settings *values, const struct setting *setting);
 char **setting_text_at(struct settings *values, const struct setting *setting);
 
-/* Is a text fit for a TYPE_NAME? */
-bool setting_is_name(const char *text);
 /* Reads a whole number with an optional unit; the reason of a failure, or NULL. */
 const char *setting_parse_number(const struct setting *setting, const char *text, int64_t *value);
 /* A number as the table's text would give it: seconds and bytes with the largest unit that divides them. */

@@ -1,10 +1,12 @@
 #include "master/child.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,6 +35,22 @@ pid_t child_fork(const int *ignored)
     }
     sigprocmask(SIG_SETMASK, &before, NULL);
     return pid;
+}
+
+void child_follow(pid_t parent, int signal_number)
+{
+    prctl(PR_SET_PDEATHSIG, signal_number);
+    if (getppid() != parent)
+        _exit(EXIT_FAILURE);
+}
+
+bool child_wait(pid_t pid, int *status)
+{
+    while (waitpid(pid, status, 0) < 0) {
+        if (errno != EINTR)
+            return false;
+    }
+    return true;
 }
 
 static int compare_fds(const void *left, const void *right)

@@ -16,11 +16,10 @@ struct generation *generation_new(struct settings_load *load, const struct worke
     generation->plan = *plan;
     generation->plan.settings = settings_load_values(load);
     generation->plan.environment = settings_load_environment(load);
-    if (!tls_files_read(generation->plan.settings, &generation->tls_files)) {
+    if (!tls_files_read(generation->plan.settings, &generation->plan.tls_files)) {
         free(generation);
         return NULL;
     }
-    generation->plan.tls_files = generation->tls_files;
     for (int64_t i = 0; i < generation->plan.settings->workers; i++)
         generation->seats[i].wanted = true;
     return generation;
@@ -32,7 +31,7 @@ void generation_free(struct generation *generation)
         return;
     settings_load_free(generation->load);
     project_store_free(generation->plan.project_store);
-    tls_files_free(generation->tls_files);
+    tls_files_free(generation->plan.tls_files);
     free(generation);
 }
 
@@ -104,9 +103,10 @@ void generation_recycle(struct generation *generation, struct workers *workers, 
     for (unsigned i = 0; i < SETTINGS_WORKERS_MAX; i++) {
         struct seat *seat = &generation->seats[i];
 
-        if (seat->worker == NULL || now_ms < seat->throttle.not_before_ms || !workers_is_spent(workers, seat->worker) ||
-            !may_recycle(generation, workers))
+        if (seat->worker == NULL || now_ms < seat->throttle.not_before_ms || !workers_is_spent(workers, seat->worker))
             continue;
+        if (!may_recycle(generation, workers))
+            return;
         log_info("worker %d (pid %d) has served %lld runs or more: another one takes its place", seat->worker->slot,
                  (int)seat->worker->pid, (long long)seat->worker->run_limit);
         seat->successor = workers_spawn(workers, &generation->plan, i);

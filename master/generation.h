@@ -31,7 +31,6 @@ struct seat {
 };
 
 struct generation {
-    struct tls_files *tls_files; /* NULL: plain HTTP */
     enum generation_state state;
     struct settings_load *load; /* owned */
     struct worker_plan plan;

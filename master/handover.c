@@ -133,9 +133,15 @@ static bool read_pid_file(struct handover *handover, const char *text)
     return sscanf(text, "%d", &handover->pid_file_fd) == 1;
 }
 
+/* False when it has no room. */
+static bool keep_text(char *out, size_t size, const char *text)
+{
+    return snprintf(out, size, "%s", text) < (int)size;
+}
+
 static bool read_instance(struct handover *handover, const char *text)
 {
-    return snprintf(handover->instance, sizeof handover->instance, "%s", text) < (int)sizeof handover->instance;
+    return keep_text(handover->instance, sizeof handover->instance, text);
 }
 
 static bool read_compactor(struct handover *handover, const char *text)
@@ -183,14 +189,14 @@ static bool read_runtime_path(struct handover *handover, const char *text)
 {
     struct runtime_socket *socket = &handover->runtime.socket;
 
-    return snprintf(socket->path, sizeof socket->path, "%s", text) < (int)sizeof socket->path;
+    return keep_text(socket->path, sizeof socket->path, text);
 }
 
 static bool read_runtime_directory(struct handover *handover, const char *text)
 {
     struct runtime_socket *socket = &handover->runtime.socket;
 
-    return snprintf(socket->directory, sizeof socket->directory, "%s", text) < (int)sizeof socket->directory;
+    return keep_text(socket->directory, sizeof socket->directory, text);
 }
 
 static bool read_setting(struct handover *handover, const char *text)
@@ -328,10 +334,16 @@ int handover_offered(void)
 
 /* --- checking ----------------------------------------------------------------------------------- */
 
+static const char *next_line(const char *line)
+{
+    line += strcspn(line, "\n");
+    return line + (*line == '\n');
+}
+
 /* The line of a text that begins with these bytes; NULL when none does. */
 static const char *find_line(const char *text, const char *start, size_t length)
 {
-    for (; *text != '\0'; text += strcspn(text, "\n"), text += *text == '\n') {
+    for (; *text != '\0'; text = next_line(text)) {
         if (strncmp(text, start, length) == 0)
             return text;
     }
@@ -343,7 +355,7 @@ static bool has_same_settings(const char *before, const char *now)
 {
     bool same = true;
 
-    for (; *before != '\0'; before += strcspn(before, "\n"), before += *before == '\n') {
+    for (; *before != '\0'; before = next_line(before)) {
         size_t key_length = strcspn(before, "=");
         const char *line = find_line(now, before, key_length + 1);
 

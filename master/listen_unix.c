@@ -79,8 +79,7 @@ static bool is_served(const struct sockaddr_un *address)
     return !refused;
 }
 
-/* True when the path is free, or was made free; else errno says why not. */
-static bool clear_way(const struct sockaddr_un *address)
+bool listen_unix_clear(const struct sockaddr_un *address)
 {
     struct stat status;
 
@@ -128,7 +127,7 @@ int listen_unix_open(const char *path, const struct settings *settings, struct l
         return -1;
     }
     memcpy(address.sun_path, path, strlen(path));
-    if (!clear_way(&address))
+    if (!listen_unix_clear(&address))
         return -1;
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd >= 0 && bind_guarded(fd, &address, settings) && lstat(path, &status) == 0) {

@@ -7,6 +7,9 @@
 #include "common/settings.h"
 #include "master/listen.h"
 
+#include <stdbool.h>
+#include <sys/un.h>
+
 /* Are unix_mode and unix_owner good? False after a log line. */
 bool listen_unix_check(const struct settings *settings) __attribute__((warn_unused_result));
 
@@ -16,6 +19,9 @@ bool listen_unix_check(const struct settings *settings) __attribute__((warn_unus
  */
 int listen_unix_open(const char *path, const struct settings *settings, struct listener *about)
     __attribute__((warn_unused_result));
+
+/* True when the path is free, or was made free of a socket on which nobody listens; else errno says why not. */
+bool listen_unix_clear(const struct sockaddr_un *address) __attribute__((warn_unused_result));
 
 /* Removes the file of a socket that is being closed, unless it is another's by now. */
 void listen_unix_remove(const struct listener *about);

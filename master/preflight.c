@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "common/log_sink.h"
+#include "master/child.h"
 #include "master/listen.h"
 #include "master/pid_file.h"
 #include "worker/worker.h"
@@ -37,7 +38,6 @@ static _Noreturn void check_project_and_exit(const struct settings *settings, st
 {
     struct tls_files *files = NULL;
     bool good, has_files;
-
     sigset_t none;
 
     signal(SIGALRM, SIG_DFL);
@@ -65,10 +65,8 @@ bool preflight_check_project(const struct settings *settings, struct project_sto
         log_error("cannot check the project: %s", strerror(errno));
         return false;
     }
-    while (waitpid(pid, &status, 0) < 0) {
-        if (errno != EINTR)
-            return false;
-    }
+    if (!child_wait(pid, &status))
+        return false;
     if (WIFSIGNALED(status))
         log_error("cannot check the project in %s: %s", settings->project_dir,
                   WTERMSIG(status) == SIGALRM ? "it took too long" : strsignal(WTERMSIG(status)));

@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,10 +44,8 @@ static void restore(struct run_history *history)
         tell_not_restored(history, strerror(errno));
         return;
     }
-    while (waitpid(pid, &status, 0) < 0) {
-        if (errno != EINTR)
-            return;
-    }
+    if (!child_wait(pid, &status))
+        return;
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
         tell_not_restored(history, "it took too long");
     else if (status != 0)
@@ -64,9 +61,7 @@ static _Noreturn void become_compactor(const struct run_history *history, pid_t 
 
     log_open("history");
     privileges_enter(history->privileges);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != master)
-        _exit(EXIT_FAILURE);
+    child_follow(master, SIGKILL);
     child_close_others(none, 0);
     alarm(COMPACT_MAX_S);
     _exit(worker_compact_history(history->state_dir, history->scoreboard) ? EXIT_SUCCESS : EXIT_FAILURE);

@@ -1,6 +1,7 @@
 #include "master/runtime_socket.h"
 
 #include "common/log.h"
+#include "master/listen_unix.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -41,31 +42,6 @@ static bool make_directory(struct runtime_socket *runtime_socket)
     return false;
 }
 
-/* True when the path is free, or was made free: a socket on which nobody listens is a leftover. */
-static bool clear_way(const struct sockaddr_un *address)
-{
-    struct stat status;
-    int fd, refused;
-
-    if (lstat(address->sun_path, &status) < 0)
-        return errno == ENOENT;
-    if (!S_ISSOCK(status.st_mode)) {
-        errno = EEXIST;
-        return false;
-    }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return false;
-    refused = connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 && errno == ECONNREFUSED;
-    close(fd);
-    if (!refused) {
-        errno = EADDRINUSE;
-        return false;
-    }
-    log_info("removing the stale socket %s", address->sun_path);
-    return unlink(address->sun_path) == 0;
-}
-
 /* Binds with mode 0600: whoever may connect may run programs. */
 static bool bind_private(int fd, const struct sockaddr_un *address)
 {
@@ -90,7 +66,7 @@ bool runtime_socket_open(struct runtime_socket *runtime_socket, const char *path
     if (*path != '\0')
         memcpy(runtime_socket->path, path, strlen(path) + 1);
     memcpy(address.sun_path, runtime_socket->path, sizeof address.sun_path);
-    if (!clear_way(&address))
+    if (!listen_unix_clear(&address))
         goto failed;
     runtime_socket->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (runtime_socket->fd >= 0 && bind_private(runtime_socket->fd, &address) &&

@@ -263,14 +263,6 @@ static char *random_name(void)
     return name;
 }
 
-static bool is_name(const char *text)
-{
-    size_t length = strlen(text);
-
-    return length >= 1 && length <= SCOREBOARD_INSTANCE_MAX_BYTES &&
-           strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == length;
-}
-
 /* The first line of the file; false, with errno, when there is none that is a name. */
 static bool read_name(const struct state_dir *dir, char name[static SCOREBOARD_INSTANCE_MAX_BYTES + 2])
 {
@@ -286,7 +278,7 @@ static bool read_name(const struct state_dir *dir, char name[static SCOREBOARD_I
     name[got] = '\0';
     name[strcspn(name, "\n")] = '\0';
     errno = EILSEQ;
-    return is_name(name);
+    return *name != '\0' && settings_is_name(name);
 }
 
 /* False with errno. */

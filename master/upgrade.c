@@ -130,6 +130,13 @@ static void begin_check(struct master *master)
         close(fd);
 }
 
+static void close_output(struct upgrade *upgrade)
+{
+    if (upgrade->output_fd >= 0)
+        close(upgrade->output_fd);
+    upgrade->output_fd = -1;
+}
+
 /* What does not fit is read and forgotten: the check must not wait for us. */
 void upgrade_readable(struct upgrade *upgrade)
 {
@@ -148,9 +155,7 @@ void upgrade_readable(struct upgrade *upgrade)
         memcpy(upgrade->output + upgrade->output_bytes, piece, taken);
         upgrade->output_bytes += taken;
     }
-    if (upgrade->output_fd >= 0)
-        close(upgrade->output_fd);
-    upgrade->output_fd = -1;
+    close_output(upgrade);
 }
 
 /* The first error of the output, without what stands before it in a log; else its first line. In place. */
@@ -195,9 +200,7 @@ bool upgrade_reaped(struct master *master, pid_t pid, int status)
         return false;
     upgrade->checker = 0;
     upgrade_readable(upgrade);
-    if (upgrade->output_fd >= 0)
-        close(upgrade->output_fd);
-    upgrade->output_fd = -1;
+    close_output(upgrade);
     if (upgrade->output_bytes > 0 && write(STDERR_FILENO, upgrade->output, upgrade->output_bytes) < 0)
         log_debug("the words of the check are lost: %s", strerror(errno));
     if (WIFEXITED(status) && WEXITSTATUS(status) == HANDOVER_EXIT_GOOD)
@@ -213,8 +216,7 @@ void upgrade_end(struct upgrade *upgrade)
         kill(upgrade->checker, SIGKILL);
         waitpid(upgrade->checker, NULL, 0);
     }
-    if (upgrade->output_fd >= 0)
-        close(upgrade->output_fd);
+    close_output(upgrade);
     *upgrade = UPGRADE_NONE_YET;
 }
 

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -53,15 +52,6 @@ void workers_free(struct workers *workers)
 
 /* --- birth -------------------------------------------------------------------------------------- */
 
-/* A worker that is stuck when its master dies is told by the kernel too. A change of user forgets it: to be done last.
- */
-static void follow_master(pid_t master)
-{
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != master)
-        _exit(WORKER_EXIT_FAILED);
-}
-
 /* The child: keeps what is a worker's own, and becomes one. */
 static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct worker_plan *plan, int slot, int fd,
                                     pid_t master)
@@ -94,8 +84,8 @@ static _Noreturn void become_worker(struct scoreboard *scoreboard, const struct 
         keep[kept++] = plan->owner_fd;
     child_close_others(keep, kept);
     privileges_enter(plan->privileges);
-    follow_master(master);
-    exit(worker_main(&context)); /* the end of this process's main; not _exit: leak checkers report at exit */
+    child_follow(master, SIGTERM); /* so that one that is stuck hears of its end too */
+    exit(worker_main(&context));   /* the end of this process's main; not _exit: leak checkers report at exit */
 }
 
 /* Sets the state's deadline. */

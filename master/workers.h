@@ -28,8 +28,8 @@ struct worker_plan {
     const struct settings *settings;
     struct environment *environment; /* that the settings were read with */
     struct listeners listeners;
-    const struct tls_files *tls_files; /* NULL: plain HTTP */
-    const char *local_socket;          /* NULL: no local runtime */
+    struct tls_files *tls_files; /* NULL: plain HTTP */
+    const char *local_socket;    /* NULL: no local runtime */
     const struct privileges *privileges;
     const char *instance;
     const char *state_dir; /* NULL: none */
