@@ -5,8 +5,6 @@
 #include "worker/number_text.h"
 
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define AGENTS_ARE_A_LIST "extra_agents and allowed_agents require agents to be a dict in sandstorm.json, got list"
@@ -21,33 +19,6 @@ static void add_text(struct evbuffer *out, const char *text)
 static void add_null(struct evbuffer *out)
 {
     add_text(out, "null");
-}
-
-/* A string; NULL is null. */
-static bool add_string(struct evbuffer *out, const json_t *string)
-{
-    if (string != NULL)
-        return json_text_write_string(out, json_string_value(string), json_string_length(string));
-    add_null(out);
-    return true;
-}
-
-/* An array of strings. */
-static bool add_strings(struct evbuffer *out, const json_t *list)
-{
-    const char *separator = "[";
-    size_t i;
-    json_t *item;
-
-    json_array_foreach(list, i, item)
-    {
-        add_text(out, separator);
-        if (!add_string(out, item))
-            return false;
-        separator = ",";
-    }
-    add_text(out, *separator == '[' ? "[]" : "]");
-    return true;
 }
 
 /* What json_text_verbatim() kept; NULL is null. */
@@ -141,7 +112,8 @@ static bool add_extended(struct evbuffer *out, const json_t *base, const json_t 
         goto done;
     if (own != NULL && json_text_type(json_text_of(own)) == JSON_TEXT_STRING)
         old = json_text_string(json_text_of(own));
-    if (old != NULL && json_string_length(old) > 0 ? !add_joined(text, old, append) : !add_string(text, append))
+    if (old != NULL && json_string_length(old) > 0 ? !add_joined(text, old, append)
+                                                   : !json_text_write_value(text, append))
         goto done;
     json_object_set_new(members, "append",
                         json_stringn((const char *)evbuffer_pullup(text, -1), evbuffer_get_length(text)));
@@ -164,7 +136,7 @@ static bool add_system_prompt(struct evbuffer *out, const struct project *projec
     if (append == NULL || json_string_length(append) == 0)
         return add_verbatim(out, base);
     if (base == NULL)
-        return add_string(out, append);
+        return json_text_write_value(out, append);
     if (json_text_type(json_text_of(base)) == JSON_TEXT_OBJECT)
         return add_extended(out, base, append);
     text = json_text_string(json_text_of(base));
@@ -238,7 +210,7 @@ static bool add_allowed_tools(struct evbuffer *out, const struct agent_options *
     bool added;
 
     if (options->request->allowed_tools != NULL)
-        return add_strings(out, options->request->allowed_tools);
+        return json_text_write_strings(out, options->request->allowed_tools);
     if (options->project->allowed_tools == NULL) {
         add_null(out);
         return true;
@@ -246,7 +218,7 @@ static bool add_allowed_tools(struct evbuffer *out, const struct agent_options *
     tools = json_copy(options->project->allowed_tools);
     if (options->has_skills && !is_in_list(tools, "Skill"))
         json_array_append_new(tools, json_string("Skill"));
-    added = add_strings(out, tools);
+    added = tools != NULL && json_text_write_strings(out, tools);
     json_decref(tools);
     return added;
 }
@@ -279,9 +251,9 @@ bool agent_options_write(const struct agent_options *options, struct evbuffer *o
 
     *error = NULL;
     add_text(out, "{\"prompt\":");
-    good = add_string(out, request->prompt);
+    good = json_text_write_value(out, request->prompt);
     add_text(out, ",\"cwd\":\"" AGENT_HOME "\",\"model\":");
-    good = good && add_string(out, request->model != NULL ? request->model : options->project->model);
+    good = good && json_text_write_value(out, request->model != NULL ? request->model : options->project->model);
     add_text(out, ",\"max_turns\":");
     add_max_turns(out, options);
     add_text(out, ",\"system_prompt\":");
@@ -296,7 +268,7 @@ bool agent_options_write(const struct agent_options *options, struct evbuffer *o
     add_text(out, ",\"allowed_tools\":");
     good = good && add_allowed_tools(out, options);
     evbuffer_add_printf(out, ",\"timeout\":%" PRId64 ",\"resume\":", options->timeout_s);
-    good = good && add_string(out, request->resume);
+    good = good && json_text_write_value(out, request->resume);
     add_text(out, ",\"fork_session\":");
     add_fork_session(out, request->fork_session);
     add_text(out, ",\"max_budget_usd\":");

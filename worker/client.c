@@ -220,21 +220,10 @@ static void read_request(struct client *client, struct evbuffer *input, size_t a
 
 static bool refuse_proxy(struct client *client, struct evbuffer *received, const char *reason)
 {
-    char peer[PEER_NAME_MAX_BYTES];
-
-    peers_name(bufferevent_getfd(client->bufferevent), peer);
-    log_info_limited("connection closed: %s, peer %s", reason, peer);
+    log_info_limited("connection closed: %s, peer %s", reason, client_peer(client)->name);
     evbuffer_drain(received, evbuffer_get_length(received));
     client_abort(client);
     return false;
-}
-
-static bool is_trusted_proxy(const struct client *client)
-{
-    char peer[PEER_NAME_MAX_BYTES];
-
-    peers_name(bufferevent_getfd(client->bufferevent), peer);
-    return reception_trusts(server_reception(client->server), peer);
 }
 
 /* Takes the header from what was received, once all of it is there. */
@@ -253,7 +242,7 @@ static bool take_proxy_header(struct client *client, struct evbuffer *received)
     bytes = (const char *)evbuffer_pullup(received, (ev_ssize_t)available);
     if (available == 0)
         return false;
-    if (bytes == NULL || !is_trusted_proxy(client))
+    if (bytes == NULL || !reception_trusts(server_reception(client->server), client_peer(client)->name))
         return refuse_proxy(client, received, "it is not of trusted_proxies");
     switch (proxy_header_read(bytes, available, &length, name)) {
     case PROXY_HEADER_MORE:

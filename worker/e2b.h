@@ -132,9 +132,11 @@ void e2b_kill_process(const struct e2b_context *e2b, const struct e2b_sandbox *s
 /* [a-z0-9]+ of a length we can keep: an id becomes part of URLs. */
 bool e2b_valid_sandbox_id(const char *id);
 
-/* Headers and URL of the control API, for the kill queue and the stray search: false for lack of memory. *url is the
- * caller's to free. */
-bool e2b_api_request(const struct e2b_service *service, const char *path, char **url, struct curl_slist **headers)
-    __attribute__((warn_unused_result));
+/*
+ * Sends one request to the control API, with nobody to repeat it: fills in URL, socket and headers. NULL for lack of
+ * memory, without a callback.
+ */
+struct http_transfer *e2b_api_send(struct http_client *http, const struct e2b_service *service, const char *path,
+                                   struct http_request *request) __attribute__((warn_unused_result));
 
 #endif

@@ -98,15 +98,19 @@ static char *join_url(const char *base, const char *path)
     return asprintf(&url, "%.*s%s", (int)length, base, path) < 0 ? NULL : url;
 }
 
-bool e2b_api_request(const struct e2b_service *service, const char *path, char **url, struct curl_slist **headers)
+struct http_transfer *e2b_api_send(struct http_client *http, const struct e2b_service *service, const char *path,
+                                   struct http_request *request)
 {
-    *headers = NULL;
-    *url = join_url(service->api_url, path);
-    if (*url != NULL && (*service->api_key == '\0' || http_add_header(headers, "X-API-KEY", service->api_key)))
-        return true;
-    free(*url);
-    *url = NULL;
-    return false;
+    struct http_transfer *transfer = NULL;
+    char *url = join_url(service->api_url, path);
+
+    request->url = url;
+    request->unix_socket = service->unix_socket;
+    request->headers = NULL;
+    if (url != NULL && (*service->api_key == '\0' || http_add_header(&request->headers, "X-API-KEY", service->api_key)))
+        transfer = http_client_send(http, request);
+    free(url);
+    return transfer;
 }
 
 /* --- the answer of create -------------------------------------------------------------------------- */

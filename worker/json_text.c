@@ -636,6 +636,30 @@ bool json_text_write_string(struct evbuffer *out, const char *text, size_t lengt
     return !gatherer.failed;
 }
 
+bool json_text_write_value(struct evbuffer *out, const json_t *string)
+{
+    if (string == NULL)
+        return evbuffer_add(out, "null", 4) == 0;
+    return json_text_write_string(out, json_string_value(string), json_string_length(string));
+}
+
+bool json_text_write_strings(struct evbuffer *out, const json_t *list)
+{
+    size_t i;
+    json_t *item;
+
+    if (list == NULL)
+        return json_text_write_value(out, NULL);
+    if (evbuffer_add(out, "[", 1) < 0)
+        return false;
+    json_array_foreach(list, i, item)
+    {
+        if ((i > 0 && evbuffer_add(out, ",", 1) < 0) || !json_text_write_value(out, item))
+            return false;
+    }
+    return evbuffer_add(out, "]", 1) == 0;
+}
+
 /* Stands on a string; true with *at behind it. */
 static bool rewrite_string(const char **at, const char *end, struct evbuffer *out,
                            json_t *(*map)(json_t *string, void *context), void *context)

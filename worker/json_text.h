@@ -75,6 +75,9 @@ json_t *json_text_members(struct json_text object, json_t *(*read)(json_t *key, 
 
 /* A string with its quotes: UTF-8, escapes only where JSON wants them. */
 bool json_text_write_string(struct evbuffer *out, const char *text, size_t length) __attribute__((warn_unused_result));
+/* A string, or an array of strings; NULL is null. */
+bool json_text_write_value(struct evbuffer *out, const json_t *string) __attribute__((warn_unused_result));
+bool json_text_write_strings(struct evbuffer *out, const json_t *list) __attribute__((warn_unused_result));
 
 /*
  * Writes the value anew: without blanks between its tokens, strings by json_text_write_string(), numbers as they were

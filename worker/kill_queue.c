@@ -184,22 +184,16 @@ static void send_delete(struct kill *kill)
     char path[sizeof "/sandboxes/" + SANDBOX_ID_MAX_BYTES];
     struct http_request request = {
         .method = "DELETE",
-        .unix_socket = kill->service->unix_socket,
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .total_timeout_ms = DELETE_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
         .on_done = on_answer,
         .context = kill,
     };
-    char *url = NULL;
 
     kill->tries++;
     snprintf(path, sizeof path, "/sandboxes/%s", kill->sandbox_id);
-    if (e2b_api_request(kill->service, path, &url, &request.headers)) {
-        request.url = url;
-        kill->transfer = http_client_send(kill->queue->http, &request);
-    }
-    free(url);
+    kill->transfer = e2b_api_send(kill->queue->http, kill->service, path, &request);
     if (kill->transfer == NULL)
         try_later(kill, back_off_ms(kill, 0), "out of memory");
 }

@@ -50,6 +50,14 @@ void peers_free(struct peers *peers)
     free(peers);
 }
 
+void peers_name_ipv6(const struct in6_addr *address, char name[static INET6_ADDRSTRLEN])
+{
+    if (IN6_IS_ADDR_V4MAPPED(address))
+        inet_ntop(AF_INET, &address->s6_addr[12], name, INET6_ADDRSTRLEN);
+    else
+        inet_ntop(AF_INET6, address, name, INET6_ADDRSTRLEN);
+}
+
 void peers_name(int fd, char name[static PEER_NAME_MAX_BYTES])
 {
     struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
@@ -62,12 +70,10 @@ void peers_name(int fd, char name[static PEER_NAME_MAX_BYTES])
         return;
     if (address.ss_family == AF_INET)
         inet_ntop(AF_INET, &ipv4->sin_addr, name, PEER_NAME_MAX_BYTES);
-    else if (address.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&ipv6->sin6_addr))
-        inet_ntop(AF_INET, &ipv6->sin6_addr.s6_addr[12], name, PEER_NAME_MAX_BYTES);
+    else if (address.ss_family == AF_INET6)
+        peers_name_ipv6(&ipv6->sin6_addr, name);
     else if (address.ss_family == AF_UNIX)
         snprintf(name, PEER_NAME_MAX_BYTES, PEER_UNIX);
-    else if (address.ss_family == AF_INET6)
-        inet_ntop(AF_INET6, &ipv6->sin6_addr, name, PEER_NAME_MAX_BYTES);
 }
 
 bool peers_trust(const struct peers *peers, const char *name)

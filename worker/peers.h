@@ -26,6 +26,8 @@ void peers_free(struct peers *peers);
 
 /* IPv4 peers of an IPv6 socket are named, and trusted, as IPv4; "unix"; "unknown" when the connection is gone. */
 void peers_name(int fd, char name[static PEER_NAME_MAX_BYTES]);
+/* An IPv6 address; what was mapped into it as IPv4. */
+void peers_name_ipv6(const struct in6_addr *address, char name[static INET6_ADDRSTRLEN]);
 bool peers_trust(const struct peers *peers, const char *name);
 /*
  * The client behind a peer: the last address of X-Forwarded-For that is no trusted proxy's, if the peer is trusted;

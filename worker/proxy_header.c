@@ -1,5 +1,7 @@
 #include "worker/proxy_header.h"
 
+#include "worker/peers.h"
+
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,15 +25,6 @@ static const unsigned char v2_signature[12] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0
 static size_t smaller(size_t left, size_t right)
 {
     return left < right ? left : right;
-}
-
-/* An address is named as peers name it: what was mapped into IPv6 as IPv4. */
-static void name_ipv6(const struct in6_addr *address, char name[static INET6_ADDRSTRLEN])
-{
-    if (IN6_IS_ADDR_V4MAPPED(address))
-        inet_ntop(AF_INET, &address->s6_addr[12], name, INET6_ADDRSTRLEN);
-    else
-        inet_ntop(AF_INET6, address, name, INET6_ADDRSTRLEN);
 }
 
 static bool is_port(const char *text)
@@ -76,7 +69,7 @@ static enum proxy_header_result read_line(char *line, char name[static INET6_ADD
     if (domain == AF_INET)
         inet_ntop(AF_INET, parsed, name, INET6_ADDRSTRLEN);
     else
-        name_ipv6((const struct in6_addr *)(const void *)parsed, name);
+        peers_name_ipv6((const struct in6_addr *)(const void *)parsed, name);
     return PROXY_HEADER_DONE;
 }
 
@@ -115,7 +108,7 @@ static enum proxy_header_result read_addresses(const unsigned char *bytes, size_
         inet_ntop(AF_INET, bytes + V2_FIXED_BYTES, name, INET6_ADDRSTRLEN);
     } else if (family == V2_FAMILY_IPV6) {
         memcpy(&ipv6, bytes + V2_FIXED_BYTES, sizeof ipv6);
-        name_ipv6(&ipv6, name);
+        peers_name_ipv6(&ipv6, name);
     }
     return PROXY_HEADER_DONE;
 }

@@ -133,6 +133,21 @@ static void add_retry_after(struct evbuffer *fields)
     evbuffer_add_printf(fields, "Retry-After: %s\r\n", seconds);
 }
 
+/* Answers outside of evhttp. */
+static void refuse_outside(const struct admission *admission, int status, const char *detail, const struct peer *peer,
+                           struct evbuffer *output)
+{
+    struct visit visit = {.output = output, .fields = evbuffer_new(), .admission = *admission};
+
+    reception_log_refusal(admission, peer, status, detail);
+    if (visit.fields == NULL)
+        return;
+    if (status == 503)
+        add_retry_after(visit.fields);
+    write_detail(&visit, status, detail);
+    evbuffer_free(visit.fields);
+}
+
 void reception_refuse(const struct admission *admission, int status, const struct peer *peer, struct evbuffer *output)
 {
     static const struct {
@@ -144,20 +159,13 @@ void reception_refuse(const struct admission *admission, int status, const struc
                    {414, "URI too long"},
                    {431, "Request header fields too large"},
                    {503, "Server busy"}};
-    struct visit visit = {.output = output, .fields = evbuffer_new(), .admission = *admission};
     size_t i = 0;
 
     while (details[i].status != status)
         i++;
-    reception_log_refusal(admission, peer, status, details[i].detail);
     if (status == 503)
         metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_BODY_MEMORY, 1);
-    if (visit.fields == NULL)
-        return;
-    if (status == 503)
-        add_retry_after(visit.fields);
-    write_detail(&visit, status, details[i].detail);
-    evbuffer_free(visit.fields);
+    refuse_outside(admission, status, details[i].detail, peer, output);
 }
 
 bool reception_trusts(const struct reception *reception, const char *peer)
@@ -167,14 +175,7 @@ bool reception_trusts(const struct reception *reception, const char *peer)
 
 void reception_refuse_plain(const struct peer *peer, struct evbuffer *output)
 {
-    static const char detail[] = "Plain HTTP where HTTPS is served";
-    struct visit visit = {.output = output, .fields = evbuffer_new()};
-
-    reception_log_refusal(&visit.admission, peer, 400, detail);
-    if (visit.fields == NULL)
-        return;
-    write_detail(&visit, 400, detail);
-    evbuffer_free(visit.fields);
+    refuse_outside(&(struct admission){.status = 0}, 400, "Plain HTTP where HTTPS is served", peer, output);
 }
 
 /* --- the checks, in their order ------------------------------------------------------------------------ */

@@ -63,11 +63,11 @@ static void run_free(struct run *run)
 
 static void put_warning(struct run *run, const char *code, const char *message)
 {
-    if (run->stream == NULL)
+    if (run->output.stream == NULL)
         return;
-    event_stream_put_json(run->stream, json_pack("{s:s, s:s, s:s, s:s}", "type", "warning", "message", message,
-                                                 "request_id", run->id, "code", code));
-    event_stream_flush(run->stream);
+    event_stream_put_json(run->output.stream, json_pack("{s:s, s:s, s:s, s:s}", "type", "warning", "message", message,
+                                                        "request_id", run->id, "code", code));
+    event_stream_flush(run->output.stream);
 }
 
 static void log_start(const struct run *run)
@@ -84,9 +84,8 @@ static void on_output_failed(void *context, enum run_error error, const char *me
 {
     struct run *run = context;
 
-    if (run->failed || run->state == RUN_ENDED)
+    if (run->state == RUN_ENDED)
         return;
-    run->failed = true;
     run_set_pending(run, error, message);
     run_let_go_of_agent(run);
     event_active(run->deferred, 0, 0);
@@ -102,7 +101,7 @@ static void on_deferred(evutil_socket_t fd, short what, void *context)
     if (run->state == RUN_ENDED) {
         run_free(run);
         host->on_progress(host->context);
-    } else if (run->failed) {
+    } else if (run->output.failed) {
         run_end(run, run->pending_error, run_pending_message(run));
     }
 }
@@ -113,7 +112,7 @@ static void on_client_gone(void *context, const char *reason)
 {
     struct run *run = context;
 
-    run_forget_client(run);
+    agent_output_listen(&run->output, NULL);
     log_debug("run %s: %s", run->id, reason);
     if (run->state != RUN_ENDED)
         run_end(run, RUN_ERROR_CLIENT_GONE, reason);
@@ -133,7 +132,7 @@ static void on_file(void *context, const char *path, struct spool *spool)
 {
     struct run *run = context;
 
-    file_event_put(run->stream, path, spool);
+    file_event_put(run->output.stream, path, spool);
 }
 
 static void on_collected(void *context, bool incomplete)
@@ -203,7 +202,7 @@ static void on_output_end(void *context)
     struct run *run = context;
 
     agent_output_flush(&run->output);
-    if (run->stream != NULL && event_stream_full(run->stream) && run->agent != NULL)
+    if (run->output.stream != NULL && event_stream_full(run->output.stream) && run->agent != NULL)
         agent_stream_pause(run->agent);
 }
 
@@ -228,7 +227,7 @@ static void on_agent_exit(void *context, int exit_code, const char *status)
     agent_output_finish(&run->output);
     run->entry.record.has_exit_code = true;
     run->entry.record.exit_code = exit_code;
-    if (run->failed)
+    if (run->output.failed)
         return;
     log_debug("run %s: agent ended: %s", run->id, log_clean(status, strlen(status), clean));
     if (run_has_terminal_line(run)) {
@@ -528,6 +527,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
     struct run *run = run_new(host, order);
     const struct event_stream_handlers handlers = {
         .on_drained = on_client_drained, .on_gone = on_client_gone, .context = run};
+    struct event_stream *stream;
 
     if (run == NULL) {
         scoreboard_end_run(host->scoreboard, host->slot);
@@ -536,13 +536,13 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
     }
     open_record(run);
     run->access = server_access(exchange);
-    run->stream = event_stream_open(exchange, run->id, &handlers);
-    if (run->stream == NULL) {
+    stream = event_stream_open(exchange, run->id, &handlers);
+    if (stream == NULL) {
         run_end_unheard(run);
         run_free(run);
         return;
     }
-    agent_output_listen(&run->output, run->stream);
+    agent_output_listen(&run->output, stream);
     TAILQ_INSERT_TAIL(&host->runs, run, link);
     host->run_count++;
     cap_timeout(run);

@@ -72,12 +72,6 @@ static void let_go_of_sandbox(struct run *run)
                                                               .lease = run_entry_lease_name(&run->entry)});
 }
 
-void run_forget_client(struct run *run)
-{
-    run->stream = NULL;
-    agent_output_listen(&run->output, NULL);
-}
-
 bool run_has_terminal_line(const struct run *run)
 {
     return run->output.report.ending != AGENT_NOT_ENDED;
@@ -86,11 +80,11 @@ bool run_has_terminal_line(const struct run *run)
 /* The server's own terminal event, if there was no terminal line and somebody listens (http-api.md section 8). */
 static void finish_stream(struct run *run, enum run_error error, const char *message)
 {
-    struct event_stream *stream = run->stream;
+    struct event_stream *stream = run->output.stream;
 
     if (stream == NULL)
         return;
-    run_forget_client(run);
+    agent_output_listen(&run->output, NULL);
     if (error != RUN_ERROR_NONE && !run_has_terminal_line(run))
         event_stream_put_json(stream, json_pack("{s:s, s:o, s:s, s:s}", "type", "error", "error",
                                                 json_lossy_string(message, strlen(message)), "request_id", run->id,

@@ -23,24 +23,6 @@ const json_t *run_model(const struct query_request *request, const struct projec
 
 /* --- config_snapshot ------------------------------------------------------------------------------------- */
 
-static bool add_tools(struct evbuffer *out, const json_t *tools)
-{
-    size_t index;
-    json_t *tool;
-
-    if (tools == NULL)
-        return evbuffer_add(out, "null", 4) == 0;
-    evbuffer_add(out, "[", 1);
-    json_array_foreach(tools, index, tool)
-    {
-        if (index > 0)
-            evbuffer_add(out, ",", 1);
-        if (!json_text_write_string(out, json_string_value(tool), json_string_length(tool)))
-            return false;
-    }
-    return evbuffer_add(out, "]", 1) == 0;
-}
-
 /* Each file by its size; what it holds is nobody's business. */
 static bool add_files(struct evbuffer *out, json_t *files)
 {
@@ -72,16 +54,14 @@ static bool set_config(struct run_entry *entry, const struct query_request *requ
 {
     struct evbuffer *out = evbuffer_new();
     size_t length = 0;
-    bool good = out != NULL && evbuffer_add_printf(out, "{\"model\":") >= 0;
+    bool good =
+        out != NULL && evbuffer_add_printf(out, "{\"model\":") >= 0 && json_text_write_value(out, request->model);
 
-    if (good && request->model == NULL)
-        good = evbuffer_add(out, "null", 4) == 0;
-    else if (good)
-        good = json_text_write_string(out, json_string_value(request->model), json_string_length(request->model));
     good = good && add_number(out, "max_turns", request->max_turns) && add_number(out, "timeout", request->timeout_s) &&
            evbuffer_add_printf(out, ",\"allowed_tools\":") >= 0 &&
-           add_tools(out, with_lists ? request->allowed_tools : NULL) && evbuffer_add_printf(out, ",\"files\":") >= 0 &&
-           add_files(out, with_lists ? request->files : NULL) && evbuffer_add(out, "}", 1) == 0;
+           json_text_write_strings(out, with_lists ? request->allowed_tools : NULL) &&
+           evbuffer_add_printf(out, ",\"files\":") >= 0 && add_files(out, with_lists ? request->files : NULL) &&
+           evbuffer_add(out, "}", 1) == 0;
     if (good && (length = evbuffer_get_length(out)) <= RUN_CONFIG_MAX_BYTES)
         run_entry_set(entry, RUN_STRING_CONFIG, (const char *)evbuffer_pullup(out, -1), length);
     if (out != NULL)

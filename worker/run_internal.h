@@ -32,7 +32,6 @@ struct run {
     struct agent_config config;   /* until the upload is over */
     struct input_files *inputs;   /* from then on */
     struct e2b_context e2b;
-    struct event_stream *stream; /* NULL: the client is gone */
     struct access_entry *access; /* of its request, until the run has ended; NULL: none */
     struct creation *creation;
     struct template_install *install;
@@ -41,16 +40,15 @@ struct run {
     struct collection *collection;
     struct e2b_sandbox *sandbox;
     int64_t agent_pid;
-    char *model;              /* the effective one, for what is counted; NULL: none */
-    int64_t agent_started_ms; /* 0: it did not */
-    int64_t agent_us;         /* how long it ran; -1: unknown yet */
-    struct agent_output output;
+    char *model;                  /* the effective one, for what is counted; NULL: none */
+    int64_t agent_started_ms;     /* 0: it did not */
+    int64_t agent_us;             /* how long it ran; -1: unknown yet */
+    struct agent_output output;   /* with the client's stream; once it failed, pending_error ends the run */
     struct event *deadline;       /* D of http-api.md 6.1; after the terminal line, the process's grace */
     struct event *deferred;       /* what may not happen inside libcurl, and the freeing */
     enum run_error pending_error; /* ends the run: from the loop, or after the collection */
     char *pending_message;
     bool is_fallback; /* the sandbox's template is not the configured one */
-    bool failed;      /* pending_error ends it without a collection */
     int64_t timeout_s;
     int64_t admitted_ms;
     int64_t first_output_ms; /* after the admission the agent said something; -1: not yet */
@@ -70,8 +68,6 @@ void run_set_pending(struct run *run, enum run_error error, const char *message)
 const char *run_pending_message(const struct run *run);
 
 bool run_has_terminal_line(const struct run *run);
-/* Nobody listens any more. */
-void run_forget_client(struct run *run);
 /* The agent has ended, or nobody waits for its end. */
 void run_let_go_of_agent(struct run *run);
 

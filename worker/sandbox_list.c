@@ -107,7 +107,6 @@ static bool send_page(struct sandbox_list *list, const char *next_token)
 {
     struct http_request request = {
         .method = "GET",
-        .unix_socket = list->service->unix_socket,
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .total_timeout_ms = LIST_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
@@ -115,19 +114,15 @@ static bool send_page(struct sandbox_list *list, const char *next_token)
         .context = list,
     };
     char *token = next_token != NULL ? curl_easy_escape(NULL, next_token, 0) : NULL;
-    char *path = NULL, *url = NULL;
+    char *path = NULL;
 
     if (asprintf(&path, "/v2/sandboxes?metadata=%s%s%ssandstorm_instance%%3D%s&state=running,paused&limit=100%s%s",
                  list->run_id != NULL ? "request_id%3D" : "", list->run_id != NULL ? list->run_id : "",
                  list->run_id != NULL ? "%26" : "", list->instance, token != NULL ? "&nextToken=" : "",
-                 token != NULL ? token : "") >= 0 &&
-        e2b_api_request(list->service, path, &url, &request.headers)) {
-        request.url = url;
-        list->transfer = http_client_send(list->http, &request);
-    }
+                 token != NULL ? token : "") >= 0)
+        list->transfer = e2b_api_send(list->http, list->service, path, &request);
     curl_free(token);
     free(path);
-    free(url);
     return list->transfer != NULL;
 }
 

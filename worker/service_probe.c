@@ -109,20 +109,14 @@ static bool start(struct service_probe *probe)
 {
     struct http_request request = {
         .method = "GET",
-        .unix_socket = probe->service->unix_socket,
         .connect_timeout_ms = PROBE_TIMEOUT_MS,
         .total_timeout_ms = PROBE_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
         .on_done = on_done,
         .context = probe,
     };
-    char *url = NULL;
 
-    if (e2b_api_request(probe->service, "/health", &url, &request.headers)) {
-        request.url = url;
-        probe->transfer = http_client_send(probe->http, &request);
-    }
-    free(url);
+    probe->transfer = e2b_api_send(probe->http, probe->service, "/health", &request);
     return probe->transfer != NULL;
 }
 

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/queue.h>
 
-/* After the one before: 0, 5 and 75 s after the search began. */
-static const int64_t waits_ms[] = {0, 5000, 70000};
-#define LOOKUPS (sizeof waits_ms / sizeof *waits_ms)
+/* After the lookup before: 5 and 75 s after the search, and the first of them, began. */
+static const int64_t waits_ms[] = {5000, 70000};
+#define WAITS (sizeof waits_ms / sizeof *waits_ms)
 
 /* The run whose sandboxes are looked for. */
 struct stray {
@@ -20,7 +20,7 @@ struct stray {
     struct e2b_service *service;
     struct sandbox_list *listing; /* NULL between lookups */
     struct event *timer;
-    size_t lookup;
+    size_t waits;
     char run_id[RUN_ID_DIGITS + 1];
     char own_sandbox_id[SANDBOX_ID_MAX_BYTES + 1];
     int64_t expires_ms;
@@ -36,16 +36,12 @@ struct stray_search {
     struct kill_queue *kills;
     const char *instance;
     struct stray_list strays;
-    size_t in_flight;
 };
 
 static void stray_free(struct stray *stray)
 {
     TAILQ_REMOVE(&stray->search->strays, stray, link);
-    if (stray->listing != NULL) {
-        stray->search->in_flight--;
-        sandbox_list_cancel(stray->listing);
-    }
+    sandbox_list_cancel(stray->listing);
     if (stray->timer != NULL)
         event_free(stray->timer);
     e2b_service_unref(stray->service);
@@ -54,15 +50,12 @@ static void stray_free(struct stray *stray)
 
 static void next_lookup(struct stray *stray)
 {
-    int64_t wait_ms;
-
-    if (stray->lookup >= LOOKUPS) {
-        kill_queue_forget_lease(stray->search->kills, stray->lease);
-        stray_free(stray);
+    if (stray->waits < WAITS) {
+        timer_start(stray->timer, waits_ms[stray->waits++]);
         return;
     }
-    wait_ms = waits_ms[stray->lookup];
-    timer_start(stray->timer, wait_ms);
+    kill_queue_forget_lease(stray->search->kills, stray->lease);
+    stray_free(stray);
 }
 
 static void on_found(void *context, const struct listed_sandbox *sandbox)
@@ -84,7 +77,6 @@ static void on_listed(void *context, const char *error)
     struct stray *stray = context;
 
     stray->listing = NULL;
-    stray->search->in_flight--;
     if (error != NULL)
         log_warn_limited("run %s: cannot look for its sandbox: %s", stray->run_id, error);
     next_lookup(stray);
@@ -95,11 +87,8 @@ static void look_up(struct stray *stray)
     const struct sandbox_list_handlers handlers = {.on_sandbox = on_found, .on_end = on_listed, .context = stray};
     struct stray_search *search = stray->search;
 
-    stray->lookup++;
     stray->listing = sandbox_list_start(search->http, stray->service, search->instance, stray->run_id, &handlers);
-    if (stray->listing != NULL)
-        search->in_flight++;
-    else
+    if (stray->listing == NULL)
         next_lookup(stray);
 }
 
@@ -160,5 +149,9 @@ void stray_search_add(struct stray_search *search, const struct stray_order *ord
 
 size_t stray_search_in_flight(const struct stray_search *search)
 {
-    return search->in_flight;
+    const struct stray *stray;
+    size_t in_flight = 0;
+
+    TAILQ_FOREACH(stray, &search->strays, link) in_flight += stray->listing != NULL;
+    return in_flight;
 }

@@ -22,10 +22,17 @@ static struct {
     int empty;
 } world;
 
-bool e2b_api_request(const struct e2b_service *service, const char *path, char **url, struct curl_slist **headers)
+struct http_transfer *e2b_api_send(struct http_client *client, const struct e2b_service *service, const char *path,
+                                   struct http_request *request)
 {
-    *headers = NULL;
-    return asprintf(url, "%s%s", service->api_url, path) >= 0;
+    struct http_transfer *transfer;
+    char *url = NULL;
+
+    assert_true(asprintf(&url, "%s%s", service->api_url, path) >= 0);
+    request->url = url;
+    transfer = http_client_send(client, request);
+    free(url);
+    return transfer;
 }
 
 struct e2b_service *e2b_service_ref(struct e2b_service *service)
