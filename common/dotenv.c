@@ -17,6 +17,7 @@ struct variable {
 };
 
 struct dotenv {
+    unsigned references;
     void *variables; /* a tree of tsearch(3), by name */
 };
 
@@ -68,9 +69,16 @@ const char *dotenv_get(const struct dotenv *values, const char *name)
     return found != NULL ? (*found)->value : NULL;
 }
 
-void dotenv_free(struct dotenv *values)
+struct dotenv *dotenv_ref(struct dotenv *values)
 {
-    if (values == NULL)
+    if (values != NULL)
+        values->references++;
+    return values;
+}
+
+void dotenv_unref(struct dotenv *values)
+{
+    if (values == NULL || --values->references > 0)
         return;
     tdestroy(values->variables, variable_free);
     free(values);
@@ -375,6 +383,8 @@ struct dotenv *dotenv_parse(const char *text, size_t length, void (*bad_line)(si
     }
     parser = calloc(1, sizeof *parser);
     values = calloc(1, sizeof *values);
+    if (values != NULL)
+        values->references = 1;
     if (parser != NULL && values != NULL) {
         parser->at = parser->counted = text;
         parser->end = text + length;
@@ -383,7 +393,7 @@ struct dotenv *dotenv_parse(const char *text, size_t length, void (*bad_line)(si
         parse(parser, bad_line, context);
     }
     if (parser == NULL || values == NULL || parser->no_memory) {
-        dotenv_free(values);
+        dotenv_unref(values);
         values = NULL;
     }
     if (parser != NULL)

@@ -24,7 +24,8 @@ struct dotenv;
  */
 struct dotenv *dotenv_parse(const char *text, size_t length, void (*bad_line)(size_t line, void *context),
                             void *context) __attribute__((warn_unused_result));
-void dotenv_free(struct dotenv *values); /* NULL is allowed */
+struct dotenv *dotenv_ref(struct dotenv *values); /* NULL is allowed, and gives NULL */
+void dotenv_unref(struct dotenv *values);         /* NULL is allowed */
 
 /* What the last line with the name says; NULL when there is none. Valid while the values live. */
 const char *dotenv_get(const struct dotenv *values, const char *name);

@@ -2,6 +2,7 @@
 
 #include "common/dotenv.h"
 #include "common/log.h"
+#include "common/small_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +24,8 @@
 
 struct environment {
     unsigned references;
-    struct dotenv *values; /* of the file; NULL: none */
+    struct key_files *keys; /* NULL: none */
+    struct dotenv *values;  /* of the file; NULL: none */
 };
 
 struct environment_file {
@@ -37,17 +39,23 @@ struct environment_file {
 /* --- one state -------------------------------------------------------------------------------------- */
 
 /* Takes the values over, also for lack of memory. */
-static struct environment *environment_new(struct dotenv *values)
+static struct environment *environment_new(struct dotenv *values, struct key_files *keys)
 {
     struct environment *environment = calloc(1, sizeof *environment);
 
     if (environment == NULL) {
-        dotenv_free(values);
+        dotenv_unref(values);
         return NULL;
     }
     environment->references = 1;
+    environment->keys = key_files_ref(keys);
     environment->values = values;
     return environment;
+}
+
+struct environment *environment_with_keys(const struct environment *environment, struct key_files *keys)
+{
+    return environment_new(dotenv_ref(environment->values), keys);
 }
 
 struct environment *environment_ref(struct environment *environment)
@@ -60,7 +68,8 @@ void environment_unref(struct environment *environment)
 {
     if (environment == NULL || --environment->references > 0)
         return;
-    dotenv_free(environment->values);
+    dotenv_unref(environment->values);
+    key_files_unref(environment->keys);
     free(environment);
 }
 
@@ -68,6 +77,8 @@ const char *environment_get(const struct environment *environment, const char *n
 {
     const char *value = getenv(name);
 
+    if (value == NULL && environment->keys != NULL)
+        value = key_files_get(environment->keys, name);
     return value != NULL || environment->values == NULL ? value : dotenv_get(environment->values, name);
 }
 
@@ -124,41 +135,22 @@ static void on_bad_line(size_t line, void *context)
         log_warn("%s:%zu: not understood, skipped", bad->path, line);
 }
 
-/* As many bytes as the size said, fewer when the file has shrunk since; -1 with errno. */
-static ssize_t read_whole(int fd, char *text, size_t size)
-{
-    size_t used = 0;
-
-    while (used < size) {
-        ssize_t n = read(fd, text + used, size - used);
-
-        if (n < 0 && errno != EINTR)
-            return -1;
-        if (n == 0)
-            break;
-        used += n > 0 ? (size_t)n : 0;
-    }
-    return (ssize_t)used;
-}
-
-/* NULL with errno. */
-static struct dotenv *parse_file(const char *path, int fd, size_t size, bool told)
+/* NULL with *complaint. */
+static struct dotenv *parse_file(const char *path, int fd, bool told, const char **complaint)
 {
     struct bad_lines bad = {.path = path, .told = told};
-    struct dotenv *values = NULL;
-    char *text = malloc(size + 1);
-    ssize_t length = text != NULL ? read_whole(fd, text, size) : -1;
-    int error;
+    struct dotenv *values;
+    size_t length;
+    char *text = small_file_read_from(fd, DOTENV_TEXT_MAX_BYTES, &length, complaint);
 
-    if (length >= 0)
-        values = dotenv_parse(text, (size_t)length, on_bad_line, &bad);
-    error = errno;
-    if (text != NULL)
-        explicit_bzero(text, size);
-    free(text);
+    if (text == NULL)
+        return NULL;
+    values = dotenv_parse(text, length, on_bad_line, &bad);
+    if (values == NULL)
+        *complaint = strerrordesc_np(errno);
+    small_file_free(text, length);
     if (bad.count > LINE_WARNINGS_MAX && !told)
         log_warn("%s: %zu more lines not understood, skipped", path, bad.count - LINE_WARNINGS_MAX);
-    errno = error;
     return values;
 }
 
@@ -172,24 +164,19 @@ static struct environment *read_file(const struct environment_file *file, struct
     *complaint = NULL;
     if (fd < 0 || fstat(fd, status) < 0)
         *complaint = strerrordesc_np(errno);
-    else if (!S_ISREG(status->st_mode))
-        *complaint = "not a regular file";
-    else if (status->st_size > DOTENV_TEXT_MAX_BYTES)
-        *complaint = strerrordesc_np(EFBIG);
-    else if ((values = parse_file(file->path, fd, (size_t)status->st_size, is_same_version(status, &file->seen))) ==
-             NULL)
-        *complaint = strerrordesc_np(errno);
+    else
+        values = parse_file(file->path, fd, is_same_version(status, &file->seen), complaint);
     if (fd >= 0)
         close(fd);
-    if (*complaint == NULL && (environment = environment_new(values)) == NULL)
+    if (*complaint == NULL && (environment = environment_new(values, file->current->keys)) == NULL)
         *complaint = strerrordesc_np(ENOMEM);
     return environment;
 }
 
 /* The values are gone with the file. */
-static struct environment *read_nothing(const char **complaint)
+static struct environment *read_nothing(const struct environment_file *file, const char **complaint)
 {
-    struct environment *environment = environment_new(NULL);
+    struct environment *environment = environment_new(NULL, file->current->keys);
 
     *complaint = environment != NULL ? NULL : strerrordesc_np(ENOMEM);
     return environment;
@@ -202,7 +189,7 @@ static void look(struct environment_file *file, struct stat *status, int error)
     struct environment *fresh = NULL;
 
     if (error == ENOENT)
-        fresh = read_nothing(&complaint);
+        fresh = read_nothing(file, &complaint);
     else if (error == 0)
         fresh = read_file(file, status, &complaint);
     if (fresh != NULL) {
@@ -249,7 +236,7 @@ struct environment_file *environment_file_resume(const char *project_dir, struct
 
 struct environment_file *environment_file_new(const char *project_dir)
 {
-    struct environment *nothing = environment_new(NULL);
+    struct environment *nothing = environment_new(NULL, NULL);
     struct environment_file *file = nothing != NULL ? environment_file_resume(project_dir, nothing) : NULL;
 
     environment_unref(nothing);

@@ -1,16 +1,22 @@
 /*
- * environment: the variables that count for a run: those the process was started with, and below them those of the
- * project's `.env` (http-api.md 15.2). A variable the process was started with always wins.
+ * environment: the variables that count for a run: those the process was started with, below them the keys that have
+ * files of their own, and below them those of the project's `.env` (http-api.md 15.2). A variable the process was
+ * started with always wins.
  */
 #ifndef COMMON_ENVIRONMENT_H
 #define COMMON_ENVIRONMENT_H
+
+#include "common/key_files.h"
 
 struct environment;      /* one state of it: immutable, shared by reference */
 struct environment_file; /* the `.env` of a project, looked at again when asked */
 
 /* Reads <project_dir>/.env, which need not exist. NULL for lack of memory. */
 struct environment_file *environment_file_new(const char *project_dir) __attribute__((warn_unused_result));
-/* As environment_file_new(), but a file that cannot be read leaves last_good, a state of another such file, in use. */
+/*
+ * As environment_file_new(), but a file that cannot be read leaves last_good, a state of another such file, in use. The
+ * keys of last_good stay in any case.
+ */
 struct environment_file *environment_file_resume(const char *project_dir, struct environment *last_good)
     __attribute__((warn_unused_result));
 void environment_file_free(struct environment_file *file);
@@ -20,6 +26,10 @@ void environment_file_free(struct environment_file *file);
  * the last good state, with one warning per change. Never NULL; the reference is the caller's.
  */
 struct environment *environment_current(struct environment_file *file) __attribute__((warn_unused_result));
+
+/* The same `.env` with these keys, and no others. NULL for lack of memory. */
+struct environment *environment_with_keys(const struct environment *environment, struct key_files *keys)
+    __attribute__((warn_unused_result));
 
 struct environment *environment_ref(struct environment *environment);
 void environment_unref(struct environment *environment); /* NULL is allowed */

@@ -79,7 +79,7 @@ static void set_value(struct settings_load *load, size_t index, const char *text
 
 /* --- sources ------------------------------------------------------------------------------------ */
 
-static void __attribute__((format(printf, 2, 3))) add_error(struct settings_load *load, const char *format, ...)
+void settings_add_error(struct settings_load *load, const char *format, ...)
 {
     va_list args;
 
@@ -113,7 +113,7 @@ static void read_line(struct settings_load *load, char *line, int number)
     if (*text == '\0' || *text == '#')
         return;
     if (equals == NULL) {
-        add_error(load, "%s:%d: expected `key = value`", load->file, number);
+        settings_add_error(load, "%s:%d: expected `key = value`", load->file, number);
         return;
     }
     *equals = '\0';
@@ -126,7 +126,7 @@ static void read_line(struct settings_load *load, char *line, int number)
     }
     index = settings_find(key, strlen(key));
     if (index == settings_count) {
-        add_error(load, "%s:%d: unknown setting \"%.60s\"", load->file, number, key);
+        settings_add_error(load, "%s:%d: unknown setting \"%.60s\"", load->file, number, key);
         return;
     }
     if (load->source[index] > SOURCE_FILE)
@@ -134,7 +134,7 @@ static void read_line(struct settings_load *load, char *line, int number)
     set_value(load, index, value, SOURCE_FILE, reason, sizeof reason);
     load->line[index] = number;
     if (*reason != '\0')
-        add_error(load, "%s:%d: %s: %s", load->file, number, settings_table[index].key, reason);
+        settings_add_error(load, "%s:%d: %s: %s", load->file, number, settings_table[index].key, reason);
 }
 
 static void read_file(struct settings_load *load)
@@ -147,19 +147,20 @@ static void read_file(struct settings_load *load)
         return;
     in = fopen(load->file, "re");
     if (in == NULL) {
-        add_error(load, "cannot read %s: %s", load->file, strerror(errno));
+        settings_add_error(load, "cannot read %s: %s", load->file, strerror(errno));
         return;
     }
     while (fgets(line, sizeof line, in) != NULL) {
         number++;
         if (strchr(line, '\n') == NULL && !feof(in)) {
-            add_error(load, "%s:%d: line is longer than %d bytes", load->file, number, FILE_LINE_MAX_BYTES - 2);
+            settings_add_error(load, "%s:%d: line is longer than %d bytes", load->file, number,
+                               FILE_LINE_MAX_BYTES - 2);
             break;
         }
         read_line(load, line, number);
     }
     if (ferror(in))
-        add_error(load, "cannot read %s: %s", load->file, strerror(errno));
+        settings_add_error(load, "cannot read %s: %s", load->file, strerror(errno));
     fclose(in);
 }
 
@@ -196,13 +197,13 @@ static void read_variables(struct settings_load *load, enum setting_source sourc
             continue;
         set_value(load, i, value, source, reason, sizeof reason);
         if (*reason != '\0')
-            add_error(load, "%s %s: %s", where, from, reason);
+            settings_add_error(load, "%s %s: %s", where, from, reason);
     }
 }
 
 static void usage_error(struct settings_load *load, const char *what, const char *option)
 {
-    add_error(load, "%s: %.80s (see --help)", what, option);
+    settings_add_error(load, "%s: %.80s (see --help)", what, option);
     load->usage_error = true;
 }
 
@@ -251,7 +252,7 @@ static int read_option(struct settings_load *load, const char *option, const cha
     }
     set_value(load, index, value, SOURCE_ARGV, reason, sizeof reason);
     if (*reason != '\0') {
-        add_error(load, "option --%s: %s", settings_table[index].key, reason);
+        settings_add_error(load, "option --%s: %s", settings_table[index].key, reason);
         load->usage_error = true;
     }
     return words;
@@ -379,7 +380,7 @@ static void resolve_project_dir(struct settings_load *load)
     char *real = realpath(given, NULL);
 
     if (real == NULL) {
-        add_error(load, "setting project_dir: %s: %s", given, strerror(errno));
+        settings_add_error(load, "setting project_dir: %s: %s", given, strerror(errno));
         return;
     }
     free(*field);
@@ -397,7 +398,7 @@ static void resolve_state_dir(struct settings_load *load)
         return;
     directory = given != NULL ? getcwd(NULL, 0) : NULL;
     if (given != NULL && directory == NULL) {
-        add_error(load, "setting state_dir: %s: %s", given, strerror(errno));
+        settings_add_error(load, "setting state_dir: %s: %s", given, strerror(errno));
         return;
     }
     if (asprintf(&path, "%s/%s", directory != NULL ? directory : load->values.project_dir,
@@ -421,43 +422,6 @@ static bool read_dotenv(struct settings_load *load, const struct settings_load *
     environment_file_free(file);
     read_variables(load, SOURCE_DOTENV);
     return true;
-}
-
-/* Keys and lists that only the environment gives. */
-static void read_environment_only(struct settings_load *load)
-{
-    const struct {
-        char **field;
-        const char *name, *otherwise;
-    } texts[] = {{&load->values.api_key, "SANDSTORM_API_KEY", ""},
-                 {&load->values.api_key_previous, "SANDSTORM_API_KEY_PREVIOUS", ""},
-                 {&load->values.cors_origins, "CORS_ORIGINS", "*"}};
-
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        const char *value = environment_value(load->environment, texts[i].name);
-
-        *texts[i].field = strdup(value != NULL ? value : texts[i].otherwise);
-        if (*texts[i].field == NULL)
-            log_panic("settings: no memory for %s", texts[i].name);
-    }
-}
-
-static bool is_short_key(const char *key)
-{
-    return *key != '\0' && strlen(key) < SETTINGS_API_KEY_MIN_BYTES;
-}
-
-/* Both keys guard the same door: a previous one that can be guessed is none. */
-static void check_keys(struct settings_load *load)
-{
-    char *previous = load->values.api_key_previous;
-
-    if (is_short_key(load->values.api_key))
-        add_error(load, "SANDSTORM_API_KEY is shorter than %d bytes", SETTINGS_API_KEY_MIN_BYTES);
-    if (is_short_key(previous)) {
-        log_warn("SANDSTORM_API_KEY_PREVIOUS is shorter than %d bytes: ignored", SETTINGS_API_KEY_MIN_BYTES);
-        explicit_bzero(previous, strlen(previous));
-    }
 }
 
 /* Defaults that depend on the machine or on another setting. */
@@ -531,18 +495,13 @@ struct settings_load *settings_load(int argc, char *const argv[], const struct s
         settings_load_free(load);
         return NULL;
     }
-    read_environment_only(load);
-    check_keys(load);
+    if (!settings_read_keys(load)) {
+        settings_load_free(load);
+        return NULL;
+    }
     complete_defaults(load);
     fflush(load->errors_out);
     return load;
-}
-
-static void free_secret(char *text)
-{
-    if (text != NULL)
-        explicit_bzero(text, strlen(text));
-    free(text);
 }
 
 void settings_load_free(struct settings_load *load)
@@ -557,9 +516,7 @@ void settings_load_free(struct settings_load *load)
         if (setting_is_text(&settings_table[i]))
             free(*setting_text_at(&load->values, &settings_table[i]));
     }
-    free_secret(load->values.api_key);
-    free_secret(load->values.api_key_previous);
-    free(load->values.cors_origins);
+    settings_free_keys(load);
     environment_unref(load->environment);
     free(load);
 }

@@ -19,7 +19,6 @@
 #include <stdio.h>
 
 /* A shorter SANDSTORM_API_KEY is an error, a shorter previous one is ignored (http-api.md 2.5). */
-#define SETTINGS_NAME_MAX_BYTES    64
 #define SETTINGS_API_KEY_MIN_BYTES 32
 
 /* The longest value of a setting that names something. */
@@ -54,13 +53,18 @@ struct settings {
     char *tls_cert;
     char *tls_key;
     char *tls_client_ca;
+    char *api_key_file; /* files of keys, which the environment then has; "": none */
+    char *api_key_previous_file;
+    char *anthropic_api_key_file;
+    char *openrouter_api_key_file;
+    char *e2b_api_key_file;
     int64_t worker_timeout_ms;
     int64_t worker_max_requests; /* 0: no limit */
     int64_t worker_max_requests_jitter;
     int64_t graceful_timeout_ms;
     int64_t log_level;         /* enum log_level */
     char *log_file;            /* "": standard error */
-    char *access_log;          /* a file, or one of the two names below */
+    char *access_log;          /* a file, or one of the two names above */
     int64_t access_log_format; /* enum access_log_format */
     char *user;                /* of the workers, when the server is started as root; "": not told */
     char *group;               /* "": the user's */
@@ -108,7 +112,10 @@ struct settings {
     int64_t sandbox_disk_bytes;
     int64_t sandbox_processes;
 
-    /* From the environment or `.env` only: an argument or a settings file is no place for a key. "" when unset. */
+    /*
+     * From the environment, a file of its own or `.env` only: an argument or a settings file is no place for a key. ""
+     * when unset.
+     */
     char *api_key;          /* SANDSTORM_API_KEY: who may ask; "": everybody */
     char *api_key_previous; /* SANDSTORM_API_KEY_PREVIOUS: also accepted, while keys rotate */
     char *cors_origins;     /* CORS_ORIGINS: a list; * by default */
@@ -144,7 +151,7 @@ const struct settings_status *settings_load_status(const struct settings_load *l
 const char *settings_load_errors(const struct settings_load *load, bool *usage);
 /* Valid while the load lives. Only meaningful without errors. */
 const struct settings *settings_load_values(const struct settings_load *load);
-/* The environment as it was then, process and `.env`. Valid while the load lives. */
+/* The environment as it was then: process, files of keys, `.env`. Valid while the load lives. */
 struct environment *settings_load_environment(const struct settings_load *load);
 /* The file that was read, "" if none. */
 const char *settings_load_file(const struct settings_load *load);

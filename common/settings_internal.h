@@ -1,6 +1,6 @@
 /*
- * settings_internal: one load from inside, for settings.c, which makes it, and settings_print.c, which shows it. Nobody
- * else includes it.
+ * settings_internal: one load from inside, for settings.c, which makes it, settings_keys.c, which adds the keys, and
+ * settings_print.c, which shows it. Nobody else includes it.
  */
 #ifndef COMMON_SETTINGS_INTERNAL_H
 #define COMMON_SETTINGS_INTERNAL_H
@@ -30,5 +30,14 @@ struct settings_load {
     FILE *errors_out;
     bool usage_error;
 };
+
+void settings_add_error(struct settings_load *load, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * Adds the files of keys to the environment of a load whose other sources have spoken, and takes from it what only it
+ * gives. False for lack of memory.
+ */
+bool settings_read_keys(struct settings_load *load) __attribute__((warn_unused_result));
+void settings_free_keys(struct settings_load *load);
 
 #endif

@@ -1,51 +1,23 @@
 #include "common/tls_files.h"
 
 #include "common/log.h"
+#include "common/small_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define FILE_MAX_BYTES (1 << 20)
 
-/* The whole of an open file; NULL with errno. */
-static char *read_all(int fd)
-{
-    struct stat status;
-    size_t used = 0;
-    char *text;
-    ssize_t n;
-
-    if (fstat(fd, &status) < 0)
-        return NULL;
-    if (!S_ISREG(status.st_mode) || status.st_size > FILE_MAX_BYTES) {
-        errno = S_ISREG(status.st_mode) ? EFBIG : EINVAL;
-        return NULL;
-    }
-    text = calloc(1, (size_t)status.st_size + 1);
-    while (text != NULL && used < (size_t)status.st_size) {
-        n = read(fd, text + used, (size_t)status.st_size - used);
-        if (n == 0 || (n < 0 && errno != EINTR))
-            break;
-        used += n > 0 ? (size_t)n : 0;
-    }
-    return text;
-}
-
-/* NULL after a log line. Never waits for a pipe to open. */
+/* NULL after a log line. */
 static char *read_file(const char *setting, const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    char *text = fd >= 0 ? read_all(fd) : NULL;
+    const char *reason;
+    size_t length;
+    char *text = small_file_read(path, FILE_MAX_BYTES, &length, &reason);
 
     if (text == NULL)
-        log_error("setting %s: %s: %s", setting, path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
+        log_error("setting %s: %s: %s", setting, path, reason);
     return text;
 }
 

@@ -48,7 +48,7 @@ def test_graceful_timeout_follows_timeout():
 def test_check_prints_every_setting_of_the_help():
     helped = run_program("--help")
     assert helped.returncode == 0
-    options = set(re.findall(r"^\s+--([a-z-]+)\b", helped.stdout, re.MULTILINE)) - {"config", "check", "help", "version"}
+    options = set(re.findall(r"^\s+--([a-z0-9-]+)\b", helped.stdout, re.MULTILINE)) - {"config", "check", "help", "version"}
     keys = {option.replace("-", "_") for option in options}
     assert keys == set(check())
     assert {"workers", "timeout", "bind", "worker_timeout", "graceful_timeout"} <= keys

@@ -20,6 +20,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(dotenv != NULL);
     FUZZ_CHECK(last <= size + 1);
     FUZZ_CHECK(dotenv_get(dotenv, "SURELY_NOT_NAMED_HERE") == NULL || memmem(data, size, "SURELY", 6) != NULL);
-    dotenv_free(dotenv);
+    dotenv_unref(dotenv);
     return 0;
 }

@@ -12,7 +12,7 @@ PROGRAM = ROOT / os.environ.get("SANDSTORM_BUILD", "build") / "sandstorm"
 def settings() -> list[str]:
     """The keys, from the program itself."""
     text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
-    keys = re.findall(r"^  --([a-z-]+) {2,}", text[text.index("Settings") :], re.MULTILINE)
+    keys = re.findall(r"^  --([a-z0-9-]+) {2,}", text[text.index("Settings") :], re.MULTILINE)
     assert len(keys) > 20
     return [key.replace("-", "_") for key in keys]
 
@@ -20,26 +20,26 @@ def settings() -> list[str]:
 def help_defaults() -> dict[str, str]:
     """The defaults that --help shows."""
     text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
-    shown = re.findall(r"^  --([a-z-]+) .* \[([^]]*)\]$", text[text.index("Settings") :], re.MULTILINE)
+    shown = re.findall(r"^  --([a-z0-9-]+) .* \[([^]]*)\]$", text[text.index("Settings") :], re.MULTILINE)
     assert len(shown) > 20
     return {key.replace("-", "_"): value for key, value in shown}
 
 
 def test_the_settings_file_names_every_setting_once():
     text = (ROOT / "etc/sandstorm.conf").read_text()
-    assert re.findall(r"^# ([a-z_]+) =", text, re.MULTILINE) == settings()
+    assert re.findall(r"^# ([a-z0-9_]+) =", text, re.MULTILINE) == settings()
 
 
 def test_the_defaults_in_the_settings_file_are_the_programs_own(tmp_path):
     text = (ROOT / "etc/sandstorm.conf").read_text()
     given = tmp_path / "all.conf"
-    given.write_text(re.sub(r"^# ([a-z_]+ = \S.*)$", r"\1", text, flags=re.MULTILINE))
+    given.write_text(re.sub(r"^# ([a-z0-9_]+ = \S.*)$", r"\1", text, flags=re.MULTILINE))
 
     def values(*args: str) -> list[str]:
         command = [PROGRAM, "--check", *args]
         env = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": "x", "E2B_API_KEY": "e2b_0"}
         text = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
-        return re.findall(r"^([a-z_]+ = .*?) +# ", text, re.MULTILINE)
+        return re.findall(r"^([a-z0-9_]+ = .*?) +# ", text, re.MULTILINE)
 
     assert values("--config", str(given)) == values()
 
@@ -48,7 +48,7 @@ def manual_entries() -> dict[str, str]:
     """What sandstorm.conf(5) says of each setting, in its order."""
     text = (ROOT / "man/sandstorm.conf.5").read_text()
     text = text[text.index(".Sh SETTINGS") : text.index(".Sh FILES")]
-    found = re.findall(r"^\.It Ic ([a-z_]+) Ar .*\n((?:(?!\.It |\.El).*\n)*)", text, re.MULTILINE)
+    found = re.findall(r"^\.It Ic ([a-z0-9_]+) Ar .*\n((?:(?!\.It |\.El).*\n)*)", text, re.MULTILINE)
     assert len(found) == len(dict(found)), "a setting is described twice"
     return dict(found)
 
@@ -63,18 +63,18 @@ def test_the_manual_describes_every_setting_with_its_default():
 
 def test_the_manual_says_what_a_reload_cannot_change():
     table = (ROOT / "common/settings_table.c").read_text()
-    fixed = re.findall(r'^    \{"([a-z_]+)", TYPE_[A-Z]+, FIXED,', table, re.MULTILINE)
+    fixed = re.findall(r'^    \{"([a-z0-9_]+)", TYPE_[A-Z]+, FIXED,', table, re.MULTILINE)
     assert [key for key, text in manual_entries().items() if "Needs a restart." in text] == fixed
     caveat = (ROOT / "man/sandstorm.8").read_text().split("A local runtime is started with the server")[1]
-    assert sorted(re.findall(r"^\.Ic ([a-z_]+)", caveat, re.MULTILINE)) == sorted(fixed)
+    assert sorted(re.findall(r"^\.Ic ([a-z0-9_]+)", caveat, re.MULTILINE)) == sorted(fixed)
 
 
 def test_the_manual_of_sandboxd_describes_every_option():
     text = subprocess.run([PROGRAM.parent / "sandboxd", "--help"], capture_output=True, text=True, check=True).stdout
-    options = re.findall(r"^  --([a-z-]+)", text, re.MULTILINE)
+    options = re.findall(r"^  --([a-z0-9-]+)", text, re.MULTILINE)
     manual = (ROOT / "man/sandboxd.8").read_text()
     assert len(options) > 10
-    assert re.findall(r"^\.It Fl Fl ([a-z-]+)", manual, re.MULTILINE) == options
+    assert re.findall(r"^\.It Fl Fl ([a-z0-9-]+)", manual, re.MULTILINE) == options
     for option in options:
         assert f"Fl Fl {option}" in manual[: manual.index(".Sh DESCRIPTION")], f"--{option} is not in the synopsis"
 
@@ -92,4 +92,4 @@ def test_the_manuals_are_sound():
 def test_the_readme_names_every_setting_once():
     text = (ROOT / "README.md").read_text()
     rows = text[text.index("| setting | default |") : text.index("| variable | meaning |")]
-    assert re.findall(r"^\| `([a-z_]+)` \|", rows, re.MULTILINE) == settings()
+    assert re.findall(r"^\| `([a-z0-9_]+)` \|", rows, re.MULTILINE) == settings()

@@ -59,7 +59,7 @@ static void expect_examples(const struct example *examples, size_t count)
         expect_text(examples[i].b, dotenv_get(values, "B"), text);
         if (bad.count != (examples[i].bad_line > 0) || bad.lines[0] != examples[i].bad_line)
             fail_msg("of <<%s>>: %zu bad lines, the first is %zu", text, bad.count, bad.lines[0]);
-        dotenv_free(values);
+        dotenv_unref(values);
     }
 }
 
@@ -187,7 +187,7 @@ static void test_every_bad_line_is_told_in_order(void **state)
     for (size_t i = 0; i < COUNT(wanted); i++)
         assert_int_equal(bad.lines[i], wanted[i]);
     assert_string_equal(dotenv_get(values, "A"), "3");
-    dotenv_free(values);
+    dotenv_unref(values);
 }
 
 static void test_a_line_with_nul_is_bad(void **state)
@@ -204,7 +204,7 @@ static void test_a_line_with_nul_is_bad(void **state)
     assert_null(dotenv_get(values, "A"));
     assert_string_equal(dotenv_get(values, "B"), "2");
     assert_string_equal(dotenv_get(values, "C"), "3");
-    dotenv_free(values);
+    dotenv_unref(values);
 }
 
 /* A value of `length` letters, in quotes or not. */
@@ -235,13 +235,13 @@ static void test_a_value_has_a_longest_length(void **state)
 
         assert_int_equal(strlen(dotenv_get(values, "A")), DOTENV_VALUE_MAX_BYTES);
         assert_int_equal(bad.count, 0);
-        dotenv_free(values);
+        dotenv_unref(values);
         values = parse_long(DOTENV_VALUE_MAX_BYTES + 1, quotes[i], &bad);
         assert_null(dotenv_get(values, "A"));
         assert_string_equal(dotenv_get(values, "B"), "2");
         assert_int_equal(bad.count, 1);
         assert_int_equal(bad.lines[0], 1);
-        dotenv_free(values);
+        dotenv_unref(values);
     }
 }
 
@@ -273,7 +273,7 @@ static void test_references_cannot_blow_up_a_small_file(void **state)
     }
     assert_true(copied > 10);
     assert_true(total <= DOTENV_TOTAL_MAX_BYTES);
-    dotenv_free(values);
+    dotenv_unref(values);
 }
 
 static void test_a_text_that_is_too_long_is_refused(void **state)
@@ -287,7 +287,7 @@ static void test_a_text_that_is_too_long_is_refused(void **state)
     memset(text, '#', DOTENV_TEXT_MAX_BYTES + 1);
     values = parse(text, DOTENV_TEXT_MAX_BYTES, &bad);
     assert_non_null(values);
-    dotenv_free(values);
+    dotenv_unref(values);
     errno = 0;
     assert_null(parse(text, DOTENV_TEXT_MAX_BYTES + 1, &bad));
     assert_int_equal(errno, EFBIG);
