@@ -236,6 +236,7 @@ install: all
 	$(Q)$(INSTALL) -m 644 man/sandstorm.conf.5 $(DESTDIR)$(mandir)/man5
 	$(Q)$(INSTALL) -m 644 man/sandstorm.8 man/sandboxd.8 $(DESTDIR)$(mandir)/man8
 	$(Q)$(call install_filled,systemd/sandstorm.service.in,$(systemunitdir)/sandstorm.service)
+	$(Q)$(INSTALL) -m 644 systemd/sandstorm.socket $(DESTDIR)$(systemunitdir)
 	$(Q)$(INSTALL) -m 644 systemd/sandstorm.sysusers $(DESTDIR)$(sysusersdir)/sandstorm.conf
 	$(Q)$(call install_filled,systemd/sandstorm.tmpfiles.in,$(tmpfilesdir)/sandstorm.conf)
 	$(Q)$(call install_setting,sandstorm.conf,644,$(INSTALLED_SETTINGS))
@@ -248,7 +249,7 @@ install: all
 # Settings and state stay: they are the operator's.
 uninstall:
 	$(Q)rm -f $(addprefix $(DESTDIR),$(bindir)/sandstorm $(bindir)/ds $(mandir)/man1/ds.1 $(mandir)/man5/sandstorm.conf.5 \
-		$(mandir)/man8/sandstorm.8 $(mandir)/man8/sandboxd.8 $(systemunitdir)/sandstorm.service \
+		$(mandir)/man8/sandstorm.8 $(mandir)/man8/sandboxd.8 $(systemunitdir)/sandstorm.service $(systemunitdir)/sandstorm.socket \
 		$(sysusersdir)/sandstorm.conf $(tmpfilesdir)/sandstorm.conf)
 	$(Q)rm -rf $(DESTDIR)$(libexecdir)/sandstorm $(DESTDIR)$(datadir)/sandstorm
 

@@ -1,13 +1,17 @@
 """Reloads and upgrades one after the other, while streams come and go all the time: none is cut, none is refused."""
 
 import asyncio
+import itertools
 import os
 import re
 import resource
 import signal
 
+import httpx
 import pytest
+from harness import versions
 from harness.client import CONNECTIONS_MAX, new_client, query, script
+from harness.server import PROGRAM, REPOSITORY, free_port
 from harness.waiting import SLOW, eventually_async
 
 STREAMS = int(os.environ.get("SANDSTORM_LOAD_STREAMS", "200"))
@@ -81,18 +85,29 @@ def many_descriptors():
 
 @pytest.mark.timeout(300 * SLOW)
 @pytest.mark.usefixtures("many_descriptors")
-async def test_ten_reloads_and_three_upgrades_under_load_cut_and_refuse_nothing(double, start_server):
-    server = start_server("--max-runs", 4 * STREAMS, workers=4)
+async def test_ten_reloads_and_three_upgrades_under_load_cut_and_refuse_nothing(double, start_server, tmp_path):
+    """Each upgrade is one to another version."""
+    program, port = tmp_path / "sandstorm", free_port()
+    versions.install(PROGRAM, program)
+    argv = [program, "--bind", f"127.0.0.1:{port}", "--workers", 4, "--max-runs", 4 * STREAMS, "--timeout", 600,
+            "--agent-runner", REPOSITORY / "agent/runner.mjs"]  # fmt: skip
+    server = start_server(argv=argv, port=port)
+    version = own = versions.version_of(PROGRAM)
+    following = itertools.cycle([(versions.NEXT, versions.install_next), (own, versions.install)])
     async with Load(server, STREAMS) as load:
         await double.until(lambda ledger: ledger.open_streams() >= STREAMS * 0.9, 60, "the streams")
         for number, change in enumerate(CHANGES, start=1):
             before = load.health
+            if change == signal.SIGUSR2:
+                version, install = next(following)
+                install(PROGRAM, program)
             server.signal(change)
             await eventually_async(
                 lambda n=number: changes_done(server) >= n, 60, f"change {number}, {change.name}"
             )
             await eventually_async(lambda n=before: load.health > n, 10, "an answer")
             load.check()
+            assert httpx.get(f"{server.url}/health").json()["version"] == version
         assert load.complete > STREAMS, "the streams were not renewed meanwhile"
     assert server.stderr.count("took over in process") == CHANGES.count(signal.SIGUSR2)
     assert "died" not in server.stderr

@@ -8,7 +8,7 @@ import signal
 import struct
 
 import pytest
-from harness import procfs
+from harness import procfs, versions
 from harness.asking import asking
 from harness.client import open_query, query, script
 from harness.open_streams import EVENTS, OpenStreams
@@ -124,7 +124,7 @@ def copied(start_server, tmp_path):
     program = tmp_path / "sandstorm"
     config = tmp_path / "sandstorm.conf"
     config.write_text("# fine\n")
-    shutil.copy(PROGRAM, program)
+    versions.install(PROGRAM, program)
     runner = shutil.copy(REPOSITORY / "agent/runner.mjs", tmp_path)
     port = free_port()
     argv = [program, "--config", config, "--workers", 2, "--bind", f"127.0.0.1:{port}", "--agent-runner", runner]
@@ -173,13 +173,16 @@ async def test_a_configuration_that_is_no_good_is_refused(copied, client, line, 
 
 async def test_another_program_takes_over(copied, client):
     server, program, _ = copied
-    fresh = program.with_name("fresh")
-    shutil.copy(PROGRAM, fresh)
-    inode = fresh.stat().st_ino
-    fresh.rename(program)
-    await upgrade(server)
-    assert os.stat(f"/proc/{server.pid}/exe").st_ino == inode
-    (await query(client, server, script())).check_complete(3)
+    own = versions.version_of(PROGRAM)
+    for version in (versions.NEXT, own):
+        if version == own:
+            versions.install(PROGRAM, program)
+        else:
+            versions.install_next(PROGRAM, program)
+        await upgrade(server)
+        assert os.stat(f"/proc/{server.pid}/exe").st_ino == program.stat().st_ino
+        assert (await client.get(f"{server.url}/health")).json()["version"] == version
+        (await query(client, server, script())).check_complete(3)
 
 
 async def test_when_the_new_workers_cannot_start_the_old_ones_go_on(double, copied, client):

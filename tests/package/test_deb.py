@@ -62,8 +62,11 @@ def test_the_user_comes_before_its_files_and_those_before_the_start(deb):
 
 def test_an_upgrade_does_not_stop_the_server(deb):
     script = run("dpkg-deb", "-I", deb, "prerm")
-    stops = [line for line in script.splitlines() if "invoke stop" in line]
-    assert len(stops) == 1 and '"$1" = remove' in script[: script.index(stops[0])]
+    stopped = re.findall(r"invoke stop '?sandstorm\.(\w+)", script)
+    assert stopped == ["socket", "service"]
+    for unit in stopped:
+        before = re.split(rf"invoke stop '?sandstorm\.{unit}", script)[0]
+        assert '"$1" = remove' in before.rsplit("\nif ", 1)[1]
 
 
 def test_the_sandboxes_of_the_package_work(tree):

@@ -13,8 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import versions
+from harness.asking import asking
 from harness.client import new_client, open_query, query, script
 from harness.running import running_double
+from harness.server import refuses
 from harness.waiting import eventually, eventually_async
 from machine import Machine
 
@@ -23,6 +26,7 @@ CONF = "/etc/sandstorm/sandstorm.conf"
 ENV = "/etc/sandstorm/sandstorm.env"
 DROP_INS = "/etc/systemd/system/sandstorm.service.d"
 WATCHDOG_SECONDS = 3
+OWN = re.search(r"^VERSION *:= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
 AGENT_STEPS = [{"text": "Now", "calls": [["Bash", {"command": "echo made >made.txt"}]]}, {"text": "Done"}]
 
 pytestmark = pytest.mark.timeout(300)
@@ -114,6 +118,7 @@ def test_apt_installs_it_and_it_serves(machine, service, deb):
     machine.run(f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q {deb}")
     assert machine.run("systemctl is-active sandstorm").stdout.strip() == "active"
     assert machine.run("systemctl is-enabled sandstorm").stdout.strip() == "enabled"
+    assert machine.run("systemctl is-enabled sandstorm.socket", check=False).stdout.strip() == "disabled"
     assert re.fullmatch(r"\d+ workers, 0 runs, listening on 127\.0\.0\.1:8000", service.show("StatusText"))
     owners = machine.run(f"stat -c '%U:%G %a' {ENV} {CONF} /var/lib/sandstorm/state /var/lib/sandstorm/templates").stdout
     assert owners.split("\n")[:4] == ["root:sandstorm 640", "root:root 644", "sandstorm:sandstorm 700", "root:root 755"]
@@ -172,25 +177,78 @@ async def test_a_setting_that_needs_a_restart_fails_the_reload_and_changes_nothi
     assert "refused" not in service.show("StatusText")
 
 
+async def test_keys_may_be_credentials(machine, service, double, client):
+    """In /etc/credstore, for root alone; the server sees them where systemd puts them."""
+    with_keys = machine.run(f"cat {ENV}").stdout
+    bearer = "a-credential-of-more-than-32-bytes-0001"
+    machine.put(ENV, re.sub(r"^E2B_API_KEY=.*\n", "", with_keys, flags=re.MULTILINE))
+    machine.put("/etc/credstore/sandstorm.e2b_api_key", double.key + "\n")
+    machine.put("/etc/credstore/sandstorm.api_key", bearer + "\n")
+    machine.run("chmod 600 /etc/credstore/*")
+    service.restart()
+    assert (await client.get(f"{service.url}/runs")).status_code == 401
+    client.headers["Authorization"] = f"Bearer {bearer}"
+    (await query(client, service, script(events=3))).check_complete(3)
+    machine.run("systemctl reload sandstorm")
+    (await query(client, service, script(events=3))).check_complete(3)
+    assert double.key not in service.log() and bearer not in service.log()
+    machine.put(ENV, with_keys)
+    machine.run("rm /etc/credstore/sandstorm.*")
+    service.restart()
+
+
+async def test_with_its_socket_unit_a_restart_refuses_nobody(machine, service, client):
+    """And a first connection starts a server that does not run."""
+    machine.run("systemctl stop sandstorm && systemctl start sandstorm.socket")
+    assert service.show("ActiveState") == "inactive"
+    (await query(client, service, script(events=3))).check_complete(3)
+    assert service.show("ActiveState") == "active"
+    master = service.main_pid
+    restarting = asyncio.create_task(asyncio.to_thread(service.restart))
+    served = 0
+    while not restarting.done() or not served:
+        (await query(client, service, script(events=3))).check_complete(3)
+        served += 1
+    await restarting
+    assert service.main_pid != master
+    machine.run("systemctl stop sandstorm.socket sandstorm && systemctl start sandstorm")
+
+
 def install_again(machine: Machine, deb: str) -> str:
-    """Upgrades to the same version; what apt and the scripts of the package say."""
+    """Upgrades; what apt and the scripts of the package say."""
     command = f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q --reinstall {deb} 2>&1"
     return machine.run(command).stdout
 
 
-async def test_an_upgrade_takes_over_and_cuts_no_stream(machine, service, deb, double, client):
+def next_version(machine: Machine, deb: str) -> str:
+    """The package with the next version of the program in it."""
+    tree = "/root/next"
+    machine.run(f"rm -rf {tree} && dpkg-deb -R {deb} {tree}")
+    program = machine.root / tree.lstrip("/") / "usr/bin/sandstorm"
+    versions.install_next(program, program)
+    machine.run(
+        f"sed -i 's/^Version: .*/Version: {versions.NEXT}/' {tree}/DEBIAN/control && "
+        f"sed -i '/ usr.bin.sandstorm$/d' {tree}/DEBIAN/md5sums && dpkg-deb -b {tree} {tree}.deb"
+    )
+    return f"{tree}.deb"
+
+
+@pytest.mark.parametrize("version", [versions.NEXT, OWN])
+async def test_an_upgrade_under_load_takes_over_and_cuts_no_stream(machine, service, deb, double, client, version):
+    """To the next version, and back."""
+    package = next_version(machine, deb) if version == versions.NEXT else f"--allow-downgrades {deb}"
     master, generation = service.main_pid, service.generation()
-    inode = machine.run(f"stat --dereference --format=%i /proc/{master}/exe").stdout
-    async with open_query(client, service, script(events=4, hold="upgrade", hold_after=2)) as stream:
+    async with open_query(client, service, script(events=4, hold=version, hold_after=2)) as stream:
         await stream.next_numbered()
-        said = await asyncio.to_thread(install_again, machine, deb)
-        await eventually_async(lambda: service.generation() > generation, 20, "workers of the new program")
-        double.release("upgrade")
+        async with asking(client, service, runs=True):
+            said = await asyncio.to_thread(install_again, machine, package)
+            await eventually_async(lambda: service.generation() > generation, 20, "workers of the new program")
+        double.release(version)
         answer = await stream.rest()
     answer.check_complete(4)
     assert "still runs" not in said
     assert service.main_pid == master
-    assert machine.run(f"stat --dereference --format=%i /proc/{master}/exe").stdout != inode
+    assert (await client.get(f"{service.url}/health")).json()["version"] == version
     (await query(client, service, script(events=3))).check_complete(3)
 
 
@@ -294,6 +352,7 @@ async def test_a_real_agent_runs_in_a_local_sandbox_with_the_drop_in(machine, se
 
 
 def test_a_purge_leaves_nothing(machine):
+    machine.run("systemctl stop sandstorm && systemctl enable --now sandstorm.socket sandstorm")
     machine.run("DEBIAN_FRONTEND=noninteractive apt-get purge -y -q sandstorm")
     left = machine.run(
         "find / -xdev -name '*sandstorm*' -not -path '/var/cache/apt/*' -not -path '/root/*' -not -path '/srv/*'"
@@ -301,4 +360,5 @@ def test_a_purge_leaves_nothing(machine):
     assert left == []
     assert machine.run("getent passwd sandstorm; getent group sandstorm", check=False).stdout == ""
     assert machine.run("systemctl cat sandstorm", check=False).returncode != 0
+    assert refuses(Service.port)
     assert machine.run("pgrep -l sandstorm", check=False).stdout == ""
