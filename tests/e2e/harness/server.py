@@ -1,5 +1,6 @@
 """The server under test: one process group of build/sandstorm with a home of its own."""
 
+import json
 import os
 import signal
 import socket
@@ -124,7 +125,7 @@ class Server:
         try:
             eventually(self._answers, START_SECONDS, "the server to answer /health")
             if workers:
-                eventually(lambda: len(self.workers()) == workers, START_SECONDS, f"{workers} workers")
+                eventually(lambda: self._serving() == workers, START_SECONDS, f"{workers} workers")
         except AssertionError as reason:
             raise AssertionError(f"{reason}; exit {self._process.poll()}; log:\n{self.stderr}") from None
         self.baseline = {pid: self.own_descriptors(pid) for pid in self.workers()}
@@ -137,6 +138,12 @@ class Server:
             return httpx.get(f"{self.url}/health", timeout=2, verify=self.tls or True).status_code == 200
         except httpx.TransportError:
             return False
+
+    def _serving(self) -> int:
+        """How many workers serve; one that dies before all do ends the server."""
+        status = run_program("status", "--json", "--pid", str(self.pid))
+        workers = json.loads(status.stdout)["workers"] if status.returncode == 0 else []
+        return sum(worker["state"] == "serving" for worker in workers)
 
     def signal(self, number: signal.Signals, pid: int | None = None) -> None:
         """Signals the master, or one of its workers."""
