@@ -2,10 +2,16 @@
 that stops gets nothing new and ends its streams."""
 
 import asyncio
+import json
+import signal
 
 import pytest
+from harness import versions
+from harness.asking import asking
 from harness.balancer import running_haproxy, running_nginx
-from harness.client import open_query, query, script
+from harness.client import RawConnection, open_query, query, script
+from harness.server import PROGRAM, REPOSITORY, free_port
+from harness.waiting import eventually, eventually_async
 
 STREAMS = 20
 
@@ -26,7 +32,7 @@ def pair(start_server):
 @pytest.fixture
 def haproxy(tmp_path, pair):
     """haproxy in front of the two."""
-    with running_haproxy(tmp_path, *pair) as running:
+    with running_haproxy(tmp_path, *(server.port for server in pair)) as running:
         yield running
 
 
@@ -95,3 +101,44 @@ async def test_a_server_that_stops_is_drained_and_the_other_takes_its_clients(ha
         answer.check_complete(6)
     assert await stopping == 0
     assert pair[0].stderr.count(" started model=") >= STREAMS // 4, "haproxy did not use both"
+
+
+async def test_one_of_two_is_upgraded_drained_and_replaced_under_load(tmp_path, start_server, double, client):
+    """Also the one that comes back is another version, on the same address; what steers haproxy is /ready alone."""
+    program, port = tmp_path / "sandstorm", free_port()
+    versions.install(PROGRAM, program)
+    argv = [program, "--workers", 2, "--bind", f"127.0.0.1:{port}", "--agent-runner", REPOSITORY / "agent/runner.mjs"]
+    one = start_server(argv=argv, port=port, env={"SANDSTORM_INSTANCE": "one"})
+    two = start_server(env={"SANDSTORM_INSTANCE": "two"})
+    with running_haproxy(tmp_path, one.port, two.port) as haproxy:
+        async with asking(client, haproxy, runs=True):
+            async with open_query(client, haproxy, script(events=6, hold="half", hold_after=3)) as stream:
+                await stream.next_numbered()
+                versions.install_next(PROGRAM, program)
+                one.signal(signal.SIGUSR2)
+                await asyncio.to_thread(one.wait_log, "generation 2 serves")
+                stopping = asyncio.create_task(asyncio.to_thread(one.stop, 60))
+                await asyncio.to_thread(one.wait_log, "stopping, runs may end")
+                served = two.stderr.count(" started model=")
+                await eventually_async(lambda: two.stderr.count(" started model=") > served + 20, 20, "runs of the other")
+                double.release("half")
+                (await stream.rest()).check_complete(6)
+                assert await stopping == 0
+            again = start_server(argv=argv, port=port, env={"SANDSTORM_INSTANCE": "one"})
+            await eventually_async(lambda: again.stderr.count(" started model=") > 5, 20, "runs of the one that is back")
+
+
+@pytest.mark.parametrize("words", ["send-proxy", "send-proxy-v2"])
+def test_haproxy_names_the_client_in_the_proxy_protocol(tmp_path, start_server, words):
+    """Its health checks speak it too, and name nobody."""
+    port, log = free_port(), tmp_path / "access.log"
+    start_server("--bind", f"127.0.0.1:{port};proxy_protocol", "--access-log", log, "--access-log-format", "json")
+    with running_haproxy(tmp_path, port, port, words) as haproxy:
+        eventually(lambda: "/ready" in log.read_text(), 20, "a health check")
+        with RawConnection(haproxy, source="127.0.0.9") as raw:
+            raw.send(b"GET /docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert raw.read_to_end().startswith(b"HTTP/1.1 200")
+        eventually(lambda: "/docs" in log.read_text(), 20, "the line of the request")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["client"] for line in lines if line["path"] == "/docs"} == {"127.0.0.9"}
+    assert {line["client"] for line in lines if line["path"] == "/ready"} == {"127.0.0.1"}

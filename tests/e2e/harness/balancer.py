@@ -82,12 +82,18 @@ def running_nginx(folder: Path, server: Server) -> Iterator[Balancer]:
 
 
 @contextmanager
-def running_haproxy(folder: Path, one: Server, two: Server) -> Iterator[Balancer]:
-    """haproxy with the manual's configuration."""
+def running_haproxy(folder: Path, one: int, two: int, words: str = "") -> Iterator[Balancer]:
+    """haproxy with the manual's configuration in front of two ports.
+
+    words: more for its default-server, in place of the header that tells who the client is.
+    """
     port = free_port()
     config = replace_once(example("leastconn"), "bind :80\n", f"bind 127.0.0.1:{port}\n")
-    config = replace_once(config, "10.0.0.1:8000", f"127.0.0.1:{one.port}")
-    config = replace_once(config, "10.0.0.2:8000", f"127.0.0.1:{two.port}")
+    config = replace_once(config, "10.0.0.1:8000", f"127.0.0.1:{one}")
+    config = replace_once(config, "10.0.0.2:8000", f"127.0.0.1:{two}")
+    if words:
+        config = replace_once(config, "default-server", f"default-server {words}")
+        config = replace_once(config, "    option forwardfor\n", "")
     path = folder / "haproxy.cfg"
     path.write_text(config)
     with _running(["/usr/sbin/haproxy", "-db", "-f", str(path)], port, folder) as balancer:

@@ -120,8 +120,10 @@ async def query(client: httpx.AsyncClient, server, prompt: str, **fields) -> Ans
 class RawConnection:
     """A TCP connection, or TLS as the server wants it, on which the test writes every byte itself."""
 
-    def __init__(self, server, receive_buffer: int | None = None):
+    def __init__(self, server, receive_buffer: int | None = None, source: str | None = None):
         self.socket = socket.socket()
+        if source:
+            self.socket.bind((source, 0))
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(deadline(20))
