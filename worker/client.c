@@ -465,9 +465,14 @@ bool client_has_request(const struct client *client)
            (client->state == CLIENT_READING && request_guard_started(&client->guard));
 }
 
-bool client_may_ask(const struct client *client)
+bool client_will_ask(const struct client *client)
 {
-    return client->state == CLIENT_IDLE || client->state == CLIENT_READING || client->state == CLIENT_PROXIED;
+    return client->state == CLIENT_READING || client->state == CLIENT_PROXIED;
+}
+
+bool client_may_ask_again(const struct client *client)
+{
+    return client->state == CLIENT_IDLE;
 }
 
 void client_serve(struct client *client, struct evhttp_connection *connection)

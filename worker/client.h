@@ -80,8 +80,9 @@ void client_free_if_gone(struct client *client);
 
 /* A request is coming in, or being served. */
 bool client_has_request(const struct client *client);
-/* A request may still come: none yet, or between two probes. */
-bool client_may_ask(const struct client *client);
+/* Its first request is still to come; or, between two probes, the next one. */
+bool client_will_ask(const struct client *client);
+bool client_may_ask_again(const struct client *client);
 
 /* Nothing of the request's body is kept any more. A stream's handler keeps what it needs as long as its client stays.
  */

@@ -376,13 +376,16 @@ void server_sweep(struct server *server)
     }
 }
 
-size_t server_open_requests(struct server *server, bool with_waiting)
+size_t server_open_requests(struct server *server, enum server_waiting waiting)
 {
     const struct client *client;
     size_t count = 0;
 
     LIST_FOREACH(client, &server->clients, link)
-    count += client_has_request(client) || (with_waiting && client_may_ask(client));
+    {
+        count += client_has_request(client) || (waiting >= SERVER_WAITING_FIRST && client_will_ask(client)) ||
+                 (waiting >= SERVER_WAITING_ALL && client_may_ask_again(client));
+    }
     return count;
 }
 

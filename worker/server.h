@@ -57,8 +57,14 @@ bool server_listen(struct server *server, struct scoreboard *scoreboard, int slo
 void server_stop_accepting(struct server *server);
 /* Frees what belonged to connections that evhttp has let go of unseen. To be called every second or so. */
 void server_sweep(struct server *server);
-/* Connections with a request or a stream; with_waiting: also those whose (next) request may still come. */
-size_t server_open_requests(struct server *server, bool with_waiting);
+/* What counts besides connections with a request or a stream. */
+enum server_waiting {
+    SERVER_WAITING_NONE,
+    SERVER_WAITING_FIRST, /* connections that have not asked anything yet */
+    SERVER_WAITING_ALL,   /* and those between two probes */
+};
+
+size_t server_open_requests(struct server *server, enum server_waiting waiting);
 /* The access log was renamed. */
 void server_reopen_log(struct server *server);
 void server_free(struct server *server);

@@ -59,14 +59,22 @@ static struct worker_slot *own_slot(const struct worker *worker)
 /* --- leaving ------------------------------------------------------------------------------------------ */
 
 /*
- * Is everything done that a leaving worker waits for? On a reload also connections that have not sent their request
- * yet, or whose next probe will come: closing them would race with it. Their time-outs bound the wait.
+ * Connections without a request that a leaving worker waits for: closing them would race with the request. Their
+ * time-outs bound the wait.
  */
+static enum server_waiting waits_for(const struct worker *worker)
+{
+    if (worker->phase == PHASE_ENDING)
+        return SERVER_WAITING_NONE;
+    return worker->routing.stopping ? SERVER_WAITING_FIRST : SERVER_WAITING_ALL;
+}
+
+/* Is everything done that a leaving worker waits for? */
 static bool is_idle(const struct worker *worker)
 {
     return worker->host.run_count == 0 && worker->host.create_count == 0 &&
            stray_search_in_flight(worker->host.strays) == 0 && kill_queue_length(worker->host.kills) == 0 &&
-           server_open_requests(worker->server, !worker->routing.stopping) == 0;
+           server_open_requests(worker->server, waits_for(worker)) == 0;
 }
 
 static void leave_if_idle(void *context)
@@ -117,7 +125,7 @@ static void on_phase_timer(evutil_socket_t fd, short what, void *context)
     }
     log_warn("leaving with %zu deletions and %zu streams unfinished",
              kill_queue_length(worker->host.kills) + worker->host.create_count,
-             server_open_requests(worker->server, false));
+             server_open_requests(worker->server, SERVER_WAITING_NONE));
     event_base_loopexit(worker->base, NULL);
 }
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from harness import procfs
 from harness.asking import asking
-from harness.client import RawConnection, open_query, query, script
+from harness.client import RawConnection, open_query, query, query_bytes, script, status_of
 from harness.open_streams import OpenStreams
 from harness.server import PROGRAM, free_port, memory_slack_kib, refuses, run_program, seconds_since
 from harness.waiting import SLOW, deadline, eventually, eventually_async
@@ -220,6 +220,25 @@ async def test_a_create_in_flight_at_the_stop_is_deleted(double, start_server, c
     double.release("create")
     assert await asyncio.to_thread(server.wait_exit) == 0
     assert len(double.ledger.deleted()) == 1
+
+
+def test_who_connected_before_the_stop_is_answered(server):
+    """Its request was on the way: it is told, and not cut."""
+    with RawConnection(server) as probe, RawConnection(server) as asker, RawConnection(server) as silent:
+        for raw in (probe, asker, silent):
+            port = raw.socket.getsockname()[1]
+            eventually(lambda port=port: procfs.socket_owner(port, server.workers()), 10, "the connection to be accepted")
+        server.signal(signal.SIGTERM)
+        eventually(lambda: server.stderr.count("draining") == 2, 10, "the drain")
+        probe.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status_of(probe.read_to_end()) == 200
+        asker.send(query_bytes(server, script()))
+        refused = asker.read_to_end()
+        assert status_of(refused) == 503 and b"\r\nRetry-After: " in refused
+        assert server.running
+        server.signal(signal.SIGTERM)  # a second one waits for nobody
+        assert silent.read_to_end() == b""
+        assert server.wait_exit(2) == 0
 
 
 async def test_an_idle_server_stops_at_once(server):
