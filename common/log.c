@@ -226,10 +226,8 @@ static void __attribute__((format(printf, 2, 0))) put_line(enum log_level level,
     if (vsnprintf(text, sizeof text, format, args) < 0)
         *text = '\0';
     blank_controls(text);
-    if (level == LOG_LEVEL_ERROR && logger.copy != NULL) {
+    if (level == LOG_LEVEL_ERROR && logger.copy != NULL && *logger.copy == '\0')
         snprintf(logger.copy, logger.copy_size, "%s", text);
-        logger.copy = NULL;
-    }
     put_text(level, text);
     errno = saved_errno;
 }

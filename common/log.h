@@ -50,7 +50,7 @@ bool log_is_journal(void);
 
 /*
  * The first error that is logged from now on is also written to out, without its prefix; NULL ends that. For whoever
- * has to tell the reason of a failure elsewhere too.
+ * has to tell the reason of a failure elsewhere too; in shared memory, also that of a child.
  */
 void log_copy_error(char *out, size_t size);
 

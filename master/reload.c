@@ -8,6 +8,7 @@
 #include "master/runtime.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 /* Together with the current one and the one that starts they fit into the scoreboard. */
 #define RELOAD_OLD_MAX 2
@@ -95,17 +96,14 @@ static void refuse(struct master *master, const char *reason)
     master_tell_ready(master);
 }
 
-static void begin(struct master *master)
+/* Reads and checks everything; with nothing to object to, the new generation starts. The first error goes to reason. */
+static void attempt(struct master *master, char *reason, size_t size)
 {
     struct settings_load *load = settings_load(master->argc, master->argv, master->current->load);
     struct project_store *store = project_store_new();
-    char reason[ANNOUNCE_NOTICE_MAX_BYTES];
     struct listeners listeners;
 
-    master->reload_wanted = false;
-    log_info("reloading");
-    notify_reloading();
-    log_copy_error(reason, sizeof reason);
+    log_copy_error(reason, size);
     if (load != NULL && store != NULL && may_reload(master, load, store) &&
         listeners_open(&listeners, settings_load_values(load), &master->listeners)) {
         master->next = master_make_generation(master, load, store, &listeners);
@@ -117,8 +115,22 @@ static void begin(struct master *master)
     log_copy_error(NULL, 0);
     settings_load_free(load);
     project_store_free(store);
+}
+
+static void begin(struct master *master)
+{
+    char own[ANNOUNCE_NOTICE_MAX_BYTES], *shared;
+
+    master->reload_wanted = false;
+    log_info("reloading");
+    notify_reloading();
+    /* A child checks part of it, and has its reasons. */
+    shared = mmap(NULL, sizeof own, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    attempt(master, shared != MAP_FAILED ? shared : own, sizeof own);
     if (master->next == NULL)
-        refuse(master, reason);
+        refuse(master, shared != MAP_FAILED ? shared : own);
+    if (shared != MAP_FAILED)
+        munmap(shared, sizeof own);
 }
 
 /* A worker of the new generation died before it was ready. Those that began to serve end in peace. */
