@@ -14,6 +14,8 @@
 #define STAND_ASIDE_MAX_MS 8u
 /* Out of descriptors, an evhttp listener would spin: nothing is accepted for this long (libs.md). */
 #define ACCEPT_PAUSE_MS 1000
+/* More than any queue of a listening socket holds here: who keeps filling it must not keep us. */
+#define LAST_TURN_MAX 65536
 
 /*
  * One listening socket. evhttp takes connections only from its own evconnlistener, so that is enabled for one turn of
@@ -27,12 +29,14 @@ struct gate {
     bool has_proxy_header;
     bool stood_aside;
     bool open; /* the listener is enabled, for this turn */
+    bool closed;
 };
 
 struct acceptor {
     struct scoreboard *scoreboard;
     int slot;
-    bool stopped;
+    bool stopping;
+    size_t taken_last; /* connections, since stopping */
     struct gate *gates;
     size_t count;
 };
@@ -93,8 +97,12 @@ static void on_turn(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
-    if (gate->acceptor->stopped)
+    if (gate->acceptor->stopping) {
+        close_gate(gate);
+        close(evconnlistener_get_fd(gate->listener));
+        gate->closed = true;
         return;
+    }
     if (gate->stood_aside) {
         open_gate(gate);
         return;
@@ -117,7 +125,7 @@ static void on_error(struct evconnlistener *listener, void *context)
             continue;
         close_gate(gate);
         event_del(gate->ready);
-        timer_start(gate->turn, ACCEPT_PAUSE_MS);
+        timer_start(gate->turn, acceptor->stopping ? 0 : ACCEPT_PAUSE_MS);
     }
 }
 
@@ -177,17 +185,22 @@ void acceptor_free(struct acceptor *acceptor)
 
 void acceptor_stop(struct acceptor *acceptor)
 {
-    if (acceptor->stopped)
+    if (acceptor->stopping)
         return;
-    acceptor->stopped = true;
+    acceptor->stopping = true;
     for (size_t i = 0; i < acceptor->count; i++) {
-        struct gate *gate = &acceptor->gates[i];
-
-        close_gate(gate);
-        event_del(gate->ready);
-        event_del(gate->turn);
-        close(evconnlistener_get_fd(gate->listener));
+        event_del(acceptor->gates[i].ready);
+        open_gate(&acceptor->gates[i]);
     }
+}
+
+bool acceptor_is_closed(const struct acceptor *acceptor)
+{
+    for (size_t i = 0; i < acceptor->count; i++) {
+        if (!acceptor->gates[i].closed)
+            return false;
+    }
+    return true;
 }
 
 bool acceptor_expects_proxy_header(const struct acceptor *acceptor, int listen_fd)
@@ -202,6 +215,8 @@ bool acceptor_expects_proxy_header(const struct acceptor *acceptor, int listen_f
 void acceptor_took(struct acceptor *acceptor)
 {
     atomic_fetch_add(&acceptor->scoreboard->slots[acceptor->slot].connections, 1);
+    if (acceptor->stopping && ++acceptor->taken_last < LAST_TURN_MAX)
+        return;
     for (size_t i = 0; i < acceptor->count; i++) {
         if (acceptor->gates[i].open)
             close_gate(&acceptor->gates[i]);

@@ -26,8 +26,12 @@ struct acceptor *acceptor_new(struct event_base *base, struct evhttp *http, stru
     __attribute__((warn_unused_result));
 void acceptor_free(struct acceptor *acceptor);
 
-/* Accepts nothing more and closes the sockets; other processes keep theirs. */
+/*
+ * Takes what waits on the sockets now, in the next turn of the loop, and closes them: connections in the queue of a socket
+ * that its last process closes would be reset. Other processes keep theirs.
+ */
 void acceptor_stop(struct acceptor *acceptor);
+bool acceptor_is_closed(const struct acceptor *acceptor);
 
 /* Do the connections of this listening socket begin with a PROXY protocol header? */
 bool acceptor_expects_proxy_header(const struct acceptor *acceptor, int listen_fd);

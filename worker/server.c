@@ -366,6 +366,11 @@ void server_stop_accepting(struct server *server)
     acceptor_stop(server->acceptor);
 }
 
+bool server_has_stopped_accepting(const struct server *server)
+{
+    return server->stopped && acceptor_is_closed(server->acceptor);
+}
+
 void server_sweep(struct server *server)
 {
     struct client *client, *next;

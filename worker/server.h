@@ -53,8 +53,10 @@ struct server *server_new(struct event_base *base, const struct settings *settin
 /* proxied: a bit for each socket; its connections begin with a PROXY protocol header. */
 bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count,
                    uint64_t proxied) __attribute__((warn_unused_result));
-/* Accepts nothing more and closes the listening sockets; open connections go on. Probes lose their keep-alive. */
+/* Takes what waits on the listening sockets and closes them; open connections go on. Probes lose their keep-alive. */
 void server_stop_accepting(struct server *server);
+/* Stopped, and nothing more will come. */
+bool server_has_stopped_accepting(const struct server *server);
 /* Frees what belonged to connections that evhttp has let go of unseen. To be called every second or so. */
 void server_sweep(struct server *server);
 /* What counts besides connections with a request or a stream. */

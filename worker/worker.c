@@ -72,9 +72,9 @@ static enum server_waiting waits_for(const struct worker *worker)
 /* Is everything done that a leaving worker waits for? */
 static bool is_idle(const struct worker *worker)
 {
-    return worker->host.run_count == 0 && worker->host.create_count == 0 &&
-           stray_search_in_flight(worker->host.strays) == 0 && kill_queue_length(worker->host.kills) == 0 &&
-           server_open_requests(worker->server, waits_for(worker)) == 0;
+    return server_has_stopped_accepting(worker->server) && worker->host.run_count == 0 &&
+           worker->host.create_count == 0 && stray_search_in_flight(worker->host.strays) == 0 &&
+           kill_queue_length(worker->host.kills) == 0 && server_open_requests(worker->server, waits_for(worker)) == 0;
 }
 
 static void leave_if_idle(void *context)

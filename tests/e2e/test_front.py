@@ -128,6 +128,20 @@ async def test_one_of_two_is_upgraded_drained_and_replaced_under_load(tmp_path, 
             await eventually_async(lambda: again.stderr.count(" started model=") > 5, 20, "runs of the one that is back")
 
 
+async def test_haproxy_asks_the_other_one_where_one_is_full(tmp_path, start_server, double, client):
+    """Also in the time until /ready tells that it is."""
+    one = start_server("--max-runs", 1, env={"SANDSTORM_INSTANCE": "one"})
+    two = start_server(env={"SANDSTORM_INSTANCE": "two"})
+    with running_haproxy(tmp_path, one.port, two.port, check_every="1h") as haproxy:
+        async with open_query(client, one, script(events=2, hold="full", hold_after=1)) as stream:
+            await stream.next_numbered()
+            for _ in range(10):
+                (await query(client, haproxy, script(events=3))).check_complete(3)
+            double.release("full")
+            await stream.rest()
+    assert "request refused: 503" in one.stderr, "haproxy never asked the one that is full"
+
+
 @pytest.mark.parametrize("words", ["send-proxy", "send-proxy-v2"])
 def test_haproxy_names_the_client_in_the_proxy_protocol(tmp_path, start_server, words):
     """Its health checks speak it too, and name nobody."""

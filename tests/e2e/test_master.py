@@ -241,6 +241,22 @@ def test_who_connected_before_the_stop_is_answered(server):
         assert server.wait_exit(2) == 0
 
 
+def test_who_waits_in_the_queue_at_a_stop_is_answered(server):
+    """Nobody has accepted these connections yet; closing their socket would reset them."""
+    for pid in server.workers():
+        server.signal(signal.SIGSTOP, pid)
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(RawConnection(server)) for _ in range(20)]
+        for raw in waiting:
+            raw.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.signal(signal.SIGTERM)
+        server.wait_log("stopping, runs may end")
+        for pid in server.workers():
+            server.signal(signal.SIGCONT, pid)
+        assert [status_of(raw.read_to_end()) for raw in waiting] == [200] * len(waiting)
+    assert server.wait_exit() == 0
+
+
 async def test_an_idle_server_stops_at_once(server):
     begin = time.monotonic()
     assert await asyncio.to_thread(server.stop) == 0

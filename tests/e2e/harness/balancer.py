@@ -82,7 +82,7 @@ def running_nginx(folder: Path, server: Server) -> Iterator[Balancer]:
 
 
 @contextmanager
-def running_haproxy(folder: Path, one: int, two: int, words: str = "") -> Iterator[Balancer]:
+def running_haproxy(folder: Path, one: int, two: int, words: str = "", check_every: str = "1s") -> Iterator[Balancer]:
     """haproxy with the manual's configuration in front of two ports.
 
     words: more for its default-server, in place of the header that tells who the client is.
@@ -91,6 +91,7 @@ def running_haproxy(folder: Path, one: int, two: int, words: str = "") -> Iterat
     config = replace_once(example("leastconn"), "bind :80\n", f"bind 127.0.0.1:{port}\n")
     config = replace_once(config, "10.0.0.1:8000", f"127.0.0.1:{one}")
     config = replace_once(config, "10.0.0.2:8000", f"127.0.0.1:{two}")
+    config = replace_once(config, "inter 1s", f"inter {check_every}")
     if words:
         config = replace_once(config, "default-server", f"default-server {words}")
         config = replace_once(config, "    option forwardfor\n", "")
