@@ -71,7 +71,7 @@ PKGS_worker   := libevent libcurl jansson libcrypto libssl
 PKGS_sandboxd := libevent jansson libseccomp
 PKGS_cli      :=
 PKGS_unit     := cmocka $(PKGS_worker)
-PKGS_bench    := $(PKGS_worker)
+PKGS_bench    := $(PKGS_worker) libevent_openssl
 PKGS_fuzz     := $(PKGS_worker)
 
 pkg_cflags = $(if $(PKGS_$(1)),$(shell pkg-config --cflags $(PKGS_$(1))))
@@ -175,7 +175,7 @@ $(BUILD)/obj/tests/%.o: tests/%.c | $(ROOT)/.deps-build
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,bench)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,bench) -lm
 
 # Races in shared memory are looked for by ThreadSanitizer, which no other sanitizer can be beside.
 $(BUILD)/race/%: tests/unit/race_%.c $(wildcard common/*.[ch]) | $(ROOT)/.deps-build
@@ -319,9 +319,14 @@ check: all venv template
 	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package $(PYTEST_ARGS)
 
 # --- bench --------------------------------------------------------------------------------------
-bench: all
-	$(Q)$(MAKE) --no-print-directory $(BENCHES)
+# BENCH_ARGS: of tests/bench/relay.py, as in BENCH_ARGS='--rounds 1 --streams 1000'.
+BENCH_TOOLS := $(BUILD)/bench/simulator $(BUILD)/bench/load
+
+bench: all deps-run
+	$(Q)test -x /usr/sbin/nginx || $(MAKE) --no-print-directory install-program PROGRAM=nginx
+	$(Q)$(MAKE) --no-print-directory $(BENCHES) $(BENCH_TOOLS)
 	$(Q)for bench in $(BENCHES); do $$bench || exit 1; done
+	$(Q)$(PYTHON) tests/bench/relay.py --build $(BUILD) $(BENCH_ARGS)
 
 # --- fuzz ---------------------------------------------------------------------------------------
 # One program of everything a target needs, built by clang with libFuzzer and the sanitizers.
