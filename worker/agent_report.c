@@ -46,19 +46,25 @@ void agent_report_release(struct agent_report *report)
 
 /* --- the line -------------------------------------------------------------------------------------------- */
 
-static bool contains(const char *line, size_t length, const char *text)
+static bool begins(const char *at, const char *end, const char *text)
 {
-    return memmem(line, length, text, strlen(text)) != NULL;
+    return (size_t)(end - at) >= strlen(text) && memcmp(at, text, strlen(text)) == 0;
 }
 
 /*
- * A scan of each line would cost more than its relay: only a line that may be of a wanted type is scanned. An escape
- * may spell the word in another way.
+ * A scan of each line would cost more than its relay: only a line that may be of a wanted type is scanned, one in which
+ * a string begins like one of the words. An escape may spell the word in another way.
  */
 static bool worth_scanning(const char *line, size_t length)
 {
-    return contains(line, length, "\"result\"") || contains(line, length, "\"error\"") ||
-           contains(line, length, "\"init\"") || contains(line, length, "\\u00");
+    const char *at = line, *end = line + length;
+
+    while ((at = memchr(at, '"', (size_t)(end - at))) != NULL) {
+        at++;
+        if (begins(at, end, "result\"") || begins(at, end, "error\"") || begins(at, end, "init\""))
+            return true;
+    }
+    return memchr(line, '\\', length) != NULL && memmem(line, length, "\\u00", 4) != NULL;
 }
 
 /* --- its members ----------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include "worker/byte_space.h"
 #include "worker/connect_rpc.h"
 #include "worker/e2b_call.h"
+#include "worker/output_event.h"
 #include "worker/timer.h"
 
 #include <stdlib.h>
@@ -122,9 +123,8 @@ static void fail(struct agent_stream *stream, enum run_error error, bool probe_f
 
 /* --- events ------------------------------------------------------------------------------------------ */
 
-static bool decode_output(struct agent_stream *stream, json_t *text, bool is_stderr)
+static bool on_output(struct agent_stream *stream, const char *text, size_t length, bool is_stderr)
 {
-    size_t length = json_string_length(text);
     size_t wanted = length / 4 * 3 + 3;
     long decoded;
 
@@ -132,7 +132,7 @@ static bool decode_output(struct agent_stream *stream, json_t *text, bool is_std
         fail(stream, RUN_ERROR_INTERNAL, false, "out of memory");
         return false;
     }
-    decoded = base64_decode(json_string_value(text), length, stream->scratch);
+    decoded = base64_decode(text, length, stream->scratch);
     if (decoded < 0) {
         fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "output of the sandbox is not base64");
         return false;
@@ -148,9 +148,9 @@ static bool on_data_event(struct agent_stream *stream, json_t *data)
 
     if (stream->state != STREAM_RUNNING)
         return true; /* after the end: nothing more counts */
-    if (json_is_string(out) && !decode_output(stream, out, false))
+    if (json_is_string(out) && !on_output(stream, json_string_value(out), json_string_length(out), false))
         return false;
-    return !json_is_string(err) || decode_output(stream, err, true);
+    return !json_is_string(err) || on_output(stream, json_string_value(err), json_string_length(err), true);
 }
 
 /* An absent exitCode is 0 (e2b.md Part C 6). */
@@ -176,8 +176,8 @@ static bool on_start_event(struct agent_stream *stream, json_t *start)
     return !stream->cancelled;
 }
 
-/* One flag-0 envelope: {"event":{"<kind>":…}}; unknown kinds pass. */
-static bool on_event(struct agent_stream *stream, const char *payload, size_t length)
+/* {"event":{"<kind>":…}}; unknown kinds pass. */
+static bool on_any_event(struct agent_stream *stream, const char *payload, size_t length)
 {
     json_t *root = json_loadb(payload, length, 0, NULL);
     json_t *event = json_object_get(root, "event");
@@ -201,6 +201,16 @@ static bool on_event(struct agent_stream *stream, const char *payload, size_t le
     }
     json_decref(root);
     return more;
+}
+
+/* One flag-0 envelope. Nearly all are output. */
+static bool on_event(struct agent_stream *stream, const char *payload, size_t length)
+{
+    struct output_event output;
+
+    if (stream->state == STREAM_RUNNING && output_event_read(payload, length, &output))
+        return on_output(stream, output.text, output.length, output.is_stderr);
+    return on_any_event(stream, payload, length);
 }
 
 /* What a Connect error means, before the start event and after it: e2b.md A.5. */
