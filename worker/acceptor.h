@@ -27,8 +27,8 @@ struct acceptor *acceptor_new(struct event_base *base, struct evhttp *http, stru
 void acceptor_free(struct acceptor *acceptor);
 
 /*
- * Takes what waits on the sockets now, in the next turn of the loop, and closes them: connections in the queue of a socket
- * that its last process closes would be reset. Other processes keep theirs.
+ * Takes what waits on the sockets now, in the next turn of the loop, and closes them: connections in the queue of a
+ * socket that its last process closes would be reset. Other processes keep theirs.
  */
 void acceptor_stop(struct acceptor *acceptor);
 bool acceptor_is_closed(const struct acceptor *acceptor);

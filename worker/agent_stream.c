@@ -48,8 +48,8 @@ struct agent_stream {
     size_t scratch_size;
     int exit_code;
     enum run_error error;
-    bool probe_first;                    /* a gone sandbox is sandbox_lost instead of error */
-    char message[E2B_MESSAGE_MAX_BYTES]; /* of the error, or the exit status */
+    bool probe_first; /* a gone sandbox is sandbox_lost instead of error */
+    char *message;    /* of the error, or the exit status; NULL: none, or no memory for it */
 };
 
 static void stream_free(struct agent_stream *stream)
@@ -62,7 +62,21 @@ static void stream_free(struct agent_stream *stream)
         event_free(stream->silence_timer);
     envelope_reader_release(&stream->reader);
     free(stream->scratch);
+    free(stream->message);
     free(stream);
+}
+
+/* --- its message ------------------------------------------------------------------------------------ */
+
+static void set_message(struct agent_stream *stream, const char *message)
+{
+    free(stream->message);
+    stream->message = strndup(message, E2B_MESSAGE_MAX_BYTES - 1);
+}
+
+static const char *message_of(const struct agent_stream *stream)
+{
+    return stream->message != NULL ? stream->message : "";
 }
 
 /* --- the end ---------------------------------------------------------------------------------------- */
@@ -76,7 +90,7 @@ static void on_probed(void *context, bool gone)
     if (gone)
         stream->handlers.on_lost(stream->handlers.context, RUN_ERROR_SANDBOX_LOST, GONE_TEXT);
     else
-        stream->handlers.on_lost(stream->handlers.context, stream->error, stream->message);
+        stream->handlers.on_lost(stream->handlers.context, stream->error, message_of(stream));
 }
 
 /* From the loop: what was seen inside libcurl is told here. The handler may cancel (free) the stream. */
@@ -88,7 +102,7 @@ static void on_notify(evutil_socket_t fd, short what, void *context)
     (void)what;
     if (stream->state == STREAM_EXITED) {
         stream->state = STREAM_TOLD;
-        stream->handlers.on_exit(stream->handlers.context, stream->exit_code, stream->message);
+        stream->handlers.on_exit(stream->handlers.context, stream->exit_code, message_of(stream));
         return;
     }
     if (stream->state != STREAM_FAILED)
@@ -101,7 +115,7 @@ static void on_notify(evutil_socket_t fd, short what, void *context)
             return;
     }
     stream->state = STREAM_TOLD;
-    stream->handlers.on_lost(stream->handlers.context, stream->error, stream->message);
+    stream->handlers.on_lost(stream->handlers.context, stream->error, message_of(stream));
 }
 
 /* The first end counts: an exit, or a failure. What follows an exit is only logged. */
@@ -117,7 +131,7 @@ static void fail(struct agent_stream *stream, enum run_error error, bool probe_f
     stream->state = STREAM_FAILED;
     stream->error = error;
     stream->probe_first = probe_first;
-    snprintf(stream->message, sizeof stream->message, "%s", message);
+    set_message(stream, message);
     event_active(stream->notify, 0, 0);
 }
 
@@ -162,7 +176,7 @@ static bool on_end_event(struct agent_stream *stream, json_t *end)
         return true;
     stream->state = STREAM_EXITED;
     stream->exit_code = (int)json_integer_value(json_object_get(end, "exitCode"));
-    snprintf(stream->message, sizeof stream->message, "%s", status != NULL ? status : "");
+    set_message(stream, status != NULL ? status : "");
     event_active(stream->notify, 0, 0);
     return true;
 }

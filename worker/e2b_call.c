@@ -22,7 +22,7 @@ struct e2b_call {
     bool abandoned;
     bool fate_unknown;
     enum run_error pending_error; /* while the probe is under way */
-    char message[E2B_MESSAGE_MAX_BYTES];
+    char *pending_message;
 };
 
 static bool send_try(struct e2b_call *call);
@@ -46,6 +46,7 @@ static void call_free(struct e2b_call *call)
     free(call->spec.body);
     free(call->spec.parts);
     json_decref(call->spec.secrets);
+    free(call->pending_message);
     e2b_service_unref(call->e2b.service);
     free(call);
 }
@@ -70,7 +71,7 @@ static void on_probed(void *context, bool gone)
     if (gone)
         end(call, RUN_ERROR_SANDBOX_LOST, "the sandbox was killed or reached its end of life", NULL);
     else
-        end(call, call->pending_error, call->message, NULL);
+        end(call, call->pending_error, call->pending_message, NULL);
 }
 
 /* Only the operator can mend this: the reason alone would not say where. */
@@ -85,31 +86,35 @@ static void log_refused_certificate(const struct e2b_call *call, const struct ht
 }
 
 /* What went wrong, for the log and the client. The service may quote what it was sent. */
-static void describe(struct e2b_call *call, const struct http_answer *answer)
+static void describe(const struct e2b_call *call, const struct http_answer *answer,
+                     char message[static E2B_MESSAGE_MAX_BYTES])
 {
     const char *name;
     json_t *value;
 
-    e2b_message(answer, call->e2b.service->api_key, call->message);
+    e2b_message(answer, call->e2b.service->api_key, message);
     if (call->spec.sandbox != NULL)
-        error_text_hide(call->message, call->spec.sandbox->access_token);
-    json_object_foreach(call->spec.secrets, name, value) error_text_hide(call->message, json_string_value(value));
+        error_text_hide(message, call->spec.sandbox->access_token);
+    json_object_foreach(call->spec.secrets, name, value) error_text_hide(message, json_string_value(value));
 }
 
 /* The tries are used up: the failure is told, after a probe where the table asks for one. */
 static void give_up(struct e2b_call *call, const struct e2b_verdict *verdict, const struct http_answer *answer)
 {
+    char message[E2B_MESSAGE_MAX_BYTES];
+
     if (answer->outcome == TRANSFER_TLS_UNTRUSTED)
         log_refused_certificate(call, answer);
-    describe(call, answer);
+    describe(call, answer, message);
     call->fate_unknown |= verdict->fate_unknown;
-    if (verdict->probe && call->spec.sandbox != NULL && !call->abandoned) {
+    if (verdict->probe && call->spec.sandbox != NULL && !call->abandoned &&
+        (call->pending_message = strdup(message)) != NULL) {
         call->pending_error = verdict->error;
         call->probe = e2b_probe(&call->e2b, call->spec.sandbox, on_probed, call);
         if (call->probe != NULL)
             return;
     }
-    end(call, verdict->error, call->message, answer);
+    end(call, verdict->error, message, answer);
 }
 
 /* Milliseconds to the next try, or -1 when there is none. */
@@ -146,7 +151,7 @@ static void on_answer(void *context, const struct http_answer *answer)
     enum e2b_failure failure = e2b_classify(answer);
     const struct e2b_verdict *verdict;
     int64_t wait_ms;
-    char clean[LOG_CLEAN_BUFFER];
+    char message[E2B_MESSAGE_MAX_BYTES], clean[LOG_CLEAN_BUFFER];
 
     call->transfer = NULL;
     if (!call->counted)
@@ -162,11 +167,11 @@ static void on_answer(void *context, const struct http_answer *answer)
         return;
     }
     call->fate_unknown |= verdict->fate_unknown;
-    describe(call, answer);
+    describe(call, answer, message);
     log_info_limited("sandbox service: %s%s%s: try %d failed: %s; next in %lld ms", e2b_stage_name(call->spec.stage),
                      call->spec.sandbox != NULL ? " of sandbox " : "",
                      call->spec.sandbox != NULL ? call->spec.sandbox->id : "", call->tries,
-                     log_clean(call->message, strlen(call->message), clean), (long long)wait_ms);
+                     log_clean(message, strlen(message), clean), (long long)wait_ms);
     timer_start(call->retry_timer, wait_ms);
 }
 
@@ -246,6 +251,7 @@ static bool send_try(struct e2b_call *call)
         .total_timeout_ms = spec->total_timeout_ms,
         .stall_timeout_ms = spec->stall_timeout_ms,
         .answer_max_bytes = spec->answer_max_bytes,
+        .lasts = spec->dress == E2B_RPC_STREAM,
         .stream_max_bytes = spec->stream_max_bytes,
         .send_once = spec->send_once,
         .on_body = spec->on_body != NULL ? forward_body : NULL,

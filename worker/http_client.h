@@ -67,6 +67,7 @@ struct http_request {
     int64_t stall_timeout_ms; /* 0: none; rounded up to seconds; no byte either way for this long */
     size_t answer_max_bytes;  /* of a collected body */
     size_t stream_max_bytes;  /* of a body that on_body gets; 0: none */
+    bool lasts;               /* an answer of hours, of which there are thousands: less memory for it */
     bool send_once;           /* libcurl must not send it again by itself on a dead reused connection */
     /* Body of a 2xx answer as it comes; NULL: collected. Other statuses are always collected. */
     void (*on_body)(void *context, const char *bytes, size_t length);
