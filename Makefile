@@ -2,7 +2,7 @@
 #
 #   make            build/sandstorm, build/sandboxd, build/sandbox-init, build/ds
 #   make demo       set up, build, start a server on the local runtime, run four agents at once
-#   make check      set up, build, run every test
+#   make check      set up, build, run every test; PYTEST_ARGS=... goes to pytest (-k, -x, -n0)
 #   make install    put it below PREFIX=/usr/local, staged in DESTDIR= if given; make uninstall takes it away again
 #   make deb        build/deb/sandstorm_VERSION_ARCH.deb for Debian 12
 #   make check-deb  look at the package: lintian, contents, dependencies
@@ -313,10 +313,11 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 		$(BUILD)/libcommon.a -Wl,--no-whole-archive
 
 # Packages have targets of their own: check-deb, check-vm. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
+# -n auto: in several processes (tests/parallel.py); PYTEST_ARGS=-n0 runs them one after the other.
 check: all venv template
 	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(RACES) $(BUILD)/layers-ok
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
-	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package $(PYTEST_ARGS)
+	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package -n auto $(PYTEST_ARGS)
 
 # --- bench --------------------------------------------------------------------------------------
 # BENCH_ARGS: of tests/bench/relay.py, as in BENCH_ARGS='--rounds 1 --streams 1000'.

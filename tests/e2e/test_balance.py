@@ -50,6 +50,7 @@ class Streams:
         return max(owners.values()) / (len(self.ports) / len(workers))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("situation", ["fresh", "one worker stopped", "after a reload"])
 @pytest.mark.parametrize("apart", [0, APART_SECONDS], ids=["burst", "2 ms apart"])
 @pytest.mark.parametrize("count", GOALS)

@@ -38,6 +38,7 @@ def check_deleted_soon(double, since: float) -> None:
     assert double.ledger.delete_latency(run_id, since) <= DELETE_SECONDS
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("leave", WAYS)
 @pytest.mark.parametrize("stage", ["upload", "start"])
 def test_client_gone_before_the_agent_talks(double, server, stage, leave):
@@ -50,6 +51,7 @@ def test_client_gone_before_the_agent_talks(double, server, stage, leave):
         check_deleted_soon(double, left)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("leave", WAYS)
 @pytest.mark.parametrize("events", [0, 5])
 def test_client_gone_while_the_agent_works(double, server, events, leave):
@@ -63,6 +65,7 @@ def test_client_gone_while_the_agent_works(double, server, events, leave):
         check_deleted_soon(double, left)
 
 
+@pytest.mark.alone
 def test_client_gone_while_the_agent_talks_without_pause(double, server):
     with RawConnection(server) as connection:
         connection.send(query_bytes(server, script(flood_mib=200, bytes=2000)))
@@ -72,6 +75,7 @@ def test_client_gone_while_the_agent_talks_without_pause(double, server):
         check_deleted_soon(double, left)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("leave", WAYS)
 def test_client_gone_during_create_lets_the_create_finish(double, server, leave):
     double.inject("create", "hold", gate="create")
@@ -96,6 +100,7 @@ def return_of_next_request(server) -> None:
             probe.read_until(b"}")
 
 
+@pytest.mark.alone
 async def test_client_gone_while_files_are_collected(double, server, client):
     double.inject("read", "hold", gate="never")
     async with open_query(client, server, script(files={"a.txt": "x"})) as stream:

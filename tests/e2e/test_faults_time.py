@@ -29,6 +29,7 @@ async def test_retry_after_is_kept(faults, client, stage):
     assert 1 - GRAIN_SECONDS <= gap <= deadline(2)
 
 
+@pytest.mark.alone
 async def test_a_retry_after_beyond_the_limit_ends_the_create_at_once(faults, client):
     faults.double.inject("create", "status", status=429, retry_after="3", times=None)
     answer = await query(client, faults.server, script())
@@ -37,6 +38,7 @@ async def test_a_retry_after_beyond_the_limit_ends_the_create_at_once(faults, cl
     assert faults.duration(answer.run_id) < deadline(1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stage", ["upload", "start"])
 async def test_the_waits_between_tries(faults, client, stage):
     faults.double.inject(stage, "status", status=409, times=None)
@@ -46,6 +48,7 @@ async def test_the_waits_between_tries(faults, client, stage):
     assert 1 - JITTER - GRAIN_SECONDS <= second <= deadline(1 + JITTER + 0.2)
 
 
+@pytest.mark.alone
 async def test_a_create_is_tried_within_its_time(faults, client):
     faults.double.inject("create", "status", status=503, times=None)
     answer = await query(client, faults.server, script())

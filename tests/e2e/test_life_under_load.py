@@ -83,6 +83,7 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300 * SLOW)
 @pytest.mark.usefixtures("many_descriptors")
 async def test_ten_reloads_and_three_upgrades_under_load_cut_and_refuse_nothing(double, start_server, tmp_path):

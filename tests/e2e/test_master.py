@@ -263,6 +263,7 @@ async def test_an_idle_server_stops_at_once(server):
     assert seconds_since(begin) < deadline(2)
 
 
+@pytest.mark.alone
 async def test_a_killed_worker_is_replaced_and_the_others_go_on(double, server, client):
     for _ in range(8):  # so that both workers have finished a run: an unproven one is replaced more slowly
         (await query(client, server, script())).check_complete(3)
@@ -350,6 +351,7 @@ def hear(told, mark: str) -> str:
             return text
 
 
+@pytest.mark.alone
 def test_four_workers_are_ready_soon(start_server, tmp_path):
     seconds = []
     with service_manager(tmp_path) as (told, env):

@@ -236,6 +236,7 @@ async def test_hostile_texts_are_data(double, server, client):
 # --- cancels --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stage", ["create", "upload", "start"])
 async def test_a_cancel_acts_at_once_in_every_state(double, server, client, stage):
     double.inject(stage, "hold", gate="held")
@@ -255,6 +256,7 @@ async def test_a_cancel_acts_at_once_in_every_state(double, server, client, stag
     assert not double.ledger.of_stage(later)
 
 
+@pytest.mark.alone
 async def test_a_cancel_ends_a_talking_agent(double, server, client):
     async with open_query(client, server, script(events=1000, interval_ms=5)) as stream:
         await stream.next_numbered()
@@ -291,6 +293,7 @@ async def test_a_cancel_after_the_result_adds_no_event(double, server, client):
     assert (found["status"], found["error_code"], found["num_turns"]) == ("cancelled", "cancelled", 1)
 
 
+@pytest.mark.alone
 async def test_a_draining_worker_obeys_a_cancel(double, start_server, client):
     server = start_server(workers=2)
     async with open_query(client, server, script(events=1, hold="never", hold_after=1)) as stream:
@@ -304,6 +307,7 @@ async def test_a_draining_worker_obeys_a_cancel(double, start_server, client):
     assert (await record(client, server, stream.run_id))["status"] == "cancelled"
 
 
+@pytest.mark.alone
 async def test_400_runs_are_listed_and_cancelled_by_any_of_4_workers(double, start_server, client):
     server = start_server("--max-runs", "1000", workers=4)
     async with held_runs(double, client, server, MANY) as tasks, new_client() as operator:

@@ -8,6 +8,7 @@ from double_faults import Fault
 from double_ledger import Ledger
 from e2b_double import E2BDouble
 
+from .ports import free_port
 from .waiting import deadline
 
 
@@ -19,7 +20,7 @@ class ThreadedDouble:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="e2b-double", daemon=True)
         self._thread.start()
-        self._call(self._double.start())
+        self._call(self._double.start(free_port()))
 
     def _call(self, coroutine):
         """Runs a coroutine in the double's loop and returns what it returns."""

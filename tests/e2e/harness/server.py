@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from . import procfs
+from .ports import free_port  # noqa: F401 - for the tests, which start servers
 from .waiting import deadline, eventually
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -27,14 +28,6 @@ BUG_MARKS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:"
 ALLOWED_FILES = {".sandstorm"}
 # A server of root's has to be told whom its workers run as.
 ROOT_SAYS_SO = {"SANDSTORM_USER": "root"} if os.geteuid() == 0 else {}
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def refuses(port: int) -> bool:
