@@ -8,28 +8,35 @@ from pathlib import Path
 import pytest
 from parallel import ALONE, AloneLast, write_plan
 
-PLAN = pytest.StashKey[Path]()
+FOLDER = pytest.StashKey[Path]()
 # Most tests wait most of the time.
 PROCESSES_PER_CORE = 2
 
 
-def new_folder(config: pytest.Config) -> Path:
-    """A folder that goes away with the session; every user may enter it."""
-    folder = Path(tempfile.mkdtemp(prefix="sandstorm-tests-"))
-    folder.chmod(0o755)
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+def session_folder(config: pytest.Config) -> Path:
+    """A folder that goes away with the session; in each of several processes a part of the one that deals the tests."""
+    given = getattr(config, "workerinput", None)
+    if given:
+        folder = Path(given["folder"]) / given["workerid"]
+        folder.mkdir()
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="sandstorm-tests-"))
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    folder.chmod(0o755)  # servers of root's are other users
     return folder
+
+
+def plan(folder: Path | str) -> Path:
+    """Where the processes say how the tests are to be dealt."""
+    return Path(folder) / "plan.json"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{ALONE}: runs while no other test does: it promises a time, or looks at the machine")
-    folder = new_folder(config)
-    if config.getoption("numprocesses", None):  # the process that deals
-        config.stash[PLAN] = folder / "plan.json"
-    else:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays, to be looked at
-        os.environ["TMPDIR"] = str(folder)
-        tempfile.tempdir = None
+    config.stash[FOLDER] = session_folder(config)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays, to be looked at
+    os.environ["TMPDIR"] = str(config.stash[FOLDER])
+    tempfile.tempdir = None
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -38,16 +45,16 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure_node(node) -> None:
-    node.workerinput["plan"] = str(node.config.stash[PLAN])
+    node.workerinput["folder"] = str(node.config.stash[FOLDER])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """A worker's, before it tells the scheduler what it found."""
+    """Of a process that runs tests, before it tells the scheduler what it found."""
     given = getattr(session.config, "workerinput", None)
     if given:
-        write_plan(Path(given["plan"]), session.items)
+        write_plan(plan(given["folder"]), session.items)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log) -> AloneLast:
-    return AloneLast(config, log, config.stash[PLAN])
+    return AloneLast(config, log, plan(config.stash[FOLDER]))
