@@ -473,7 +473,9 @@ def test_bodies_held_by_a_worker_are_bounded(double, start_server):
     chunked = head_of("POST", "/query").replace(b"Content-Length: 400", b"Transfer-Encoding: chunked")
     with RawConnection(server) as first, RawConnection(server) as growing:
         first.send(head_of("POST", "/query", length=40 * 1024) + b"x")
+        first.wait_taken()
         growing.send(chunked + b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+        growing.wait_taken()
         first_refused = Raw(exchange(server, head_of("POST", "/query", "Origin: o", length=9 * 1024)))
         assert (first_refused.status, first_refused.body) == (503, b'{"detail":"Server busy"}')
         assert first_refused.fields["access-control-allow-origin"] == "*"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import httpx
 from httpx_sse import EventSource, aconnect_sse
 
-from .waiting import deadline
+from . import procfs
+from .waiting import deadline, eventually
 
 ANSWER_SECONDS = 60
 CONNECTIONS_MAX = 400
@@ -141,6 +142,11 @@ class RawConnection:
     def send(self, data: bytes) -> None:
         """Sends bytes as they are."""
         self.socket.sendall(data)
+
+    def wait_taken(self) -> None:
+        """Waits until the server has read what was sent: its loop comes to other connections after that."""
+        ports = self.socket.getpeername()[1], self.socket.getsockname()[1]
+        eventually(lambda: procfs.unread_bytes(*ports) == 0, 10, "the server to read")
 
     def answers_within(self, seconds: float) -> bool:
         """Whether the server has something to say, or closes; it is kept for the next read."""

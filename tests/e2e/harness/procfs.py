@@ -60,6 +60,15 @@ def sockets_to(port: int) -> set[str]:
     return found
 
 
+def unread_bytes(port: int, client_port: int) -> int:
+    """What came to a port of this machine from a client of this machine and was not read yet."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if [int(address.rpartition(":")[2], 16) for address in fields[1:3]] == [port, client_port]:
+            return int(fields[4].rpartition(":")[2], 16)
+    return 0
+
+
 def private_kib(pid: int, kinds: tuple[str, ...] = ("Private_Clean:", "Private_Dirty:")) -> int:
     """Private memory of a process: what is mapped to be shared does not count, though only one may have touched it."""
     total = 0
