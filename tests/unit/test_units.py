@@ -17,6 +17,7 @@ RACES = sorted(path.stem.removeprefix("race_") for path in (ROOT / "tests/unit")
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible"]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_unit(name):
     program = BUILD / "unit" / name
@@ -25,7 +26,7 @@ def test_unit(name):
     if not sanitized:
         assert shutil.which("valgrind"), "valgrind is missing: make deps-check"
     run = subprocess.run(
-        ([] if sanitized else VALGRIND) + [program], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        ([] if sanitized else VALGRIND) + [program], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
 
