@@ -3,18 +3,40 @@
 A plain build runs them under valgrind: no leak, no bad access. A sanitizer build brings its own checks.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
+import tempfile
 
 import pytest
+from harness import procfs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("SANDSTORM_BUILD", "build")
 PROGRAMS = sorted(path.stem for path in (ROOT / "tests/unit").glob("test_*.c"))
 RACES = sorted(path.stem.removeprefix("race_") for path in (ROOT / "tests/unit").glob("race_*.c"))
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible"]
+
+
+def run(*command: object) -> tuple[int, str]:
+    """The exit code of a program and what it said. What it left running is ended, and told: it would hold a pipe open."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+        try:
+            code = process.wait(280)
+        finally:
+            left = procfs.session(process.pid)
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        said = output.read()
+    assert not left, f"exit code {code}, {len(left)} processes were left: {said}"
+    return code, said
 
 
 @pytest.mark.timeout(300)
@@ -25,18 +47,16 @@ def test_unit(name):
     sanitized = "san-" in str(BUILD)
     if not sanitized:
         assert shutil.which("valgrind"), "valgrind is missing: make deps-check"
-    run = subprocess.run(
-        ([] if sanitized else VALGRIND) + [program], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    code, said = run(*([] if sanitized else VALGRIND), program)
+    assert code == 0, said
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", RACES)
 def test_no_race(name):
     """Under ThreadSanitizer, which is part of these programs in every build."""
-    run = subprocess.run([BUILD / "race" / name], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
-    assert run.returncode == 0 and "WARNING: ThreadSanitizer" not in run.stderr, run.stdout + run.stderr
+    code, said = run(BUILD / "race" / name)
+    assert code == 0 and "WARNING: ThreadSanitizer" not in said, said
 
 
 def test_common_and_master_link_with_libc_alone():
