@@ -5,11 +5,14 @@
 #include "common/log.h"
 #include "sandboxd/endpoint.h"
 #include "sandboxd/jail.h"
+#include "sandboxd/listen.h"
 
 #include <stdbool.h>
 
 struct options {
-    const char *socket_path;  /* NULL: inherited */
+    const char *socket_path; /* NULL: inherited, or none */
+    struct listen_address listen;
+    const char *api_key_file; /* NULL: any key will do */
     const char *template_dir; /* NULL: only the template "base" */
     const char *init_path;    /* NULL: beside this program */
     struct endpoint_list network_allow;

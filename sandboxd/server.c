@@ -18,6 +18,7 @@
 struct server {
     struct daemon *daemon;
     struct evhttp *http;
+    const struct api_keys *keys; /* NULL: none is asked for */
 };
 
 /* What a route belongs to, and so how its errors look. */
@@ -33,12 +34,12 @@ struct route {
     int method;       /* enum evhttp_cmd_type */
     const char *path; /* "*" stands for the id of a sandbox */
     request_handler handler;
-    bool own_token_check;
+    bool own_token_check; /* or none */
 };
 
 /* The control API. */
 static const struct route api_routes[] = {
-    {ROUTE_API, EVHTTP_REQ_GET, "/health", api_health, false},
+    {ROUTE_API, EVHTTP_REQ_GET, "/health", api_health, true},
     {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes", api_create, false},
     {ROUTE_API, EVHTTP_REQ_POST, "/v2/sandboxes", api_create, false},
     {ROUTE_API, EVHTTP_REQ_GET, "/sandboxes", api_list, false},
@@ -308,11 +309,23 @@ static bool find_sandbox(struct request *request)
     return false;
 }
 
-static void dispatch_api(struct request *request, const char *path)
+/* Checks the API key, where one is asked for; answers and returns false when it is not taken. */
+static bool check_key(struct request *request, const struct route *route, const struct api_keys *keys)
+{
+    const char *refusal = NULL;
+
+    if (keys != NULL && !route->own_token_check)
+        refusal = api_keys_refusal(keys, request_header(request, "X-API-KEY"));
+    if (refusal != NULL)
+        reply_error(request->http, 401, "%s", refusal);
+    return refusal == NULL;
+}
+
+static void dispatch_api(struct request *request, const char *path, const struct api_keys *keys)
 {
     const struct route *route = find_route(request, api_routes, COUNT(api_routes), path);
 
-    if (route == NULL)
+    if (route == NULL || !check_key(request, route, keys))
         return;
     request->is_v2 = strncmp(path, "/v2/", 4) == 0;
     if (request->id[0] == '\0' || find_sandbox(request))
@@ -344,11 +357,11 @@ static void on_request(struct evhttp_request *http, void *arg)
     if (names_sandbox(&request, &port))
         dispatch_sandbox(&request, path, port);
     else
-        dispatch_api(&request, path);
+        dispatch_api(&request, path, server->keys);
     evhttp_clear_headers(&request.query);
 }
 
-struct server *server_new(struct daemon *daemon, int listen_fd)
+struct server *server_new(struct daemon *daemon, int listen_fd, const struct api_keys *keys)
 {
     struct server *server = calloc(1, sizeof *server);
 
@@ -358,6 +371,7 @@ struct server *server_new(struct daemon *daemon, int listen_fd)
         return NULL;
     }
     server->daemon = daemon;
+    server->keys = keys;
     evhttp_set_max_headers_size(server->http, HEADERS_MAX_BYTES);
     evhttp_set_max_body_size(server->http, (ssize_t)(SERVER_BODY_MAX_BYTES + BODY_SLACK_BYTES));
     evhttp_set_default_content_type(server->http, NULL);

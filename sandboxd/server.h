@@ -6,6 +6,7 @@
 #ifndef SANDBOXD_SERVER_H
 #define SANDBOXD_SERVER_H
 
+#include "sandboxd/api_key.h"
 #include "sandboxd/daemon.h"
 
 /* A request body above this is answered 413; it is held in memory. */
@@ -13,8 +14,12 @@
 
 struct server;
 
-/* Accepts on the listening socket from now on, and takes it. NULL when memory is out. */
-struct server *server_new(struct daemon *daemon, int listen_fd) __attribute__((warn_unused_result));
+/*
+ * Accepts on the listening socket from now on, and takes it. The control API asks for one of the keys, which must
+ * outlive the server; NULL: for none. NULL when memory is out.
+ */
+struct server *server_new(struct daemon *daemon, int listen_fd, const struct api_keys *keys)
+    __attribute__((warn_unused_result));
 void server_free(struct server *server);
 
 #endif
