@@ -13,6 +13,7 @@ struct daemon {
     struct sandbox_table *sandboxes;
     const char *template_dir; /* or NULL */
     const struct jail_limits *limits;
+    unsigned max_sandboxes;
 };
 
 /* A request that was routed. Lives while its handler runs; http until it is answered. */
@@ -27,13 +28,18 @@ struct request {
 
 typedef void (*request_handler)(struct request *request);
 
-/* api_sandboxes.c: the control API. */
+/* The control API: api_sandboxes.c, api_list.c, api_lifecycle.c. */
 void api_health(struct request *request);
 void api_create(struct request *request);
 void api_list(struct request *request);
 void api_get(struct request *request);
 void api_delete(struct request *request);
 void api_timeout(struct request *request);
+void api_refresh(struct request *request);
+void api_connect(struct request *request);
+void api_resume(struct request *request);
+void api_pause(struct request *request);
+void api_unimplemented(struct request *request);
 
 /* envd_files.c */
 void envd_health(struct request *request);

@@ -53,6 +53,14 @@ static void on_sandbox_ended(struct sandbox_watch *watch)
     download_free(download);
 }
 
+static void on_sandbox_paused(struct sandbox_watch *watch)
+{
+    struct download *download = (struct download *)((char *)watch - offsetof(struct download, watch));
+
+    if (!download->client_gone)
+        exchange_abort(download->exchange);
+}
+
 static void on_download_gone(void *arg)
 {
     struct download *download = arg;
@@ -151,6 +159,7 @@ void envd_files_read(struct request *request)
     download->path = path;
     download->fd = -1;
     download->watch.ended = on_sandbox_ended;
+    download->watch.paused = on_sandbox_paused;
     if (!sandbox_order_open(request->sandbox, path, CONTROL_OPEN_READ, on_read_opened, download)) {
         reply_error(request->http, 500, "too many requests wait for this sandbox");
         download_free(download);

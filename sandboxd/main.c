@@ -209,6 +209,7 @@ static bool program_init(struct program *program)
     program->hooks = (struct sandbox_hooks){.exited = process_exited, .accepted = gate_accepted, .arg = &program->gate};
     program->daemon.template_dir = options->template_dir;
     program->daemon.limits = &options->limits;
+    program->daemon.max_sandboxes = options->max_sandboxes;
     program->daemon.sandboxes =
         sandbox_table_new(program->daemon.base, program->jail, &options->network_allow, &program->hooks);
     return program->daemon.sandboxes != NULL;

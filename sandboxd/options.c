@@ -45,6 +45,8 @@ static const struct {
      "size of a sandbox's home, in memory (default: 1024)"},
     {"processes", "N", OPTION_NUMBER, offsetof(struct options, limits.processes), 128, 1024 * 1024,
      "processes and threads of a sandbox (default: 1024)"},
+    {"max-sandboxes", "N", OPTION_NUMBER, offsetof(struct options, max_sandboxes), 1, JAIL_SLOTS_MAX,
+     "sandboxes at once, paused ones too (default: 4096)"},
     {"ready-fd", "FD", OPTION_DESCRIPTOR, offsetof(struct options, ready_fd), 3, INT_MAX,
      "write a newline to this descriptor and close it once requests are taken"},
     {"owner-fd", "FD", OPTION_DESCRIPTOR, offsetof(struct options, owner_fd), 3, INT_MAX,
@@ -135,8 +137,11 @@ enum options_result options_parse(struct options *options, int argc, char **argv
     struct option longs[OPTION_COUNT + 1] = {0};
     int index = 0, code;
 
-    *options = (struct options){
-        .limits = {.disk_mib = 1024, .processes = 1024}, .ready_fd = -1, .owner_fd = -1, .log_level = LOG_LEVEL_INFO};
+    *options = (struct options){.limits = {.disk_mib = 1024, .processes = 1024},
+                                .max_sandboxes = JAIL_SLOTS_MAX,
+                                .ready_fd = -1,
+                                .owner_fd = -1,
+                                .log_level = LOG_LEVEL_INFO};
     for (size_t i = 0; i < OPTION_COUNT; i++)
         longs[i] =
             (struct option){.name = table[i].name, .has_arg = table[i].value == NULL ? no_argument : required_argument};

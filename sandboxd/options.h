@@ -17,6 +17,7 @@ struct options {
     const char *init_path;    /* NULL: beside this program */
     struct endpoint_list network_allow;
     struct jail_limits limits;
+    unsigned max_sandboxes;
     int ready_fd; /* -1: nobody waits */
     int owner_fd; /* a pipe whose other ends its owners hold; -1: nobody's */
     bool check;

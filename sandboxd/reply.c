@@ -61,6 +61,11 @@ void reply_error(struct evhttp_request *http, int status, const char *format, ..
               "application/json; charset=utf-8");
 }
 
+void reply_no_such(struct evhttp_request *http, const char *id)
+{
+    reply_error(http, 404, "Sandbox \"%s\" doesn't exist or you don't have access to it", id);
+}
+
 void reply_no_sandbox(struct evhttp_request *http, const char *id)
 {
     send_json(http, 502,

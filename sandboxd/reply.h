@@ -14,6 +14,8 @@ void reply_json(struct evhttp_request *http, int status, json_t *body);
 /* {"code":<status>,"message":…}, as the control API and envd's HTTP half say it. */
 void reply_error(struct evhttp_request *http, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The API's 404 for a sandbox that is not there. */
+void reply_no_such(struct evhttp_request *http, const char *id);
 /* The proxy's 502 for a sandbox that is not there. */
 void reply_no_sandbox(struct evhttp_request *http, const char *id);
 /* The proxy's 502 for a port nobody listens on. */

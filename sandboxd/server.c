@@ -47,6 +47,17 @@ static const struct route api_routes[] = {
     {ROUTE_API, EVHTTP_REQ_GET, "/sandboxes/*", api_get, false},
     {ROUTE_API, EVHTTP_REQ_DELETE, "/sandboxes/*", api_delete, false},
     {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/timeout", api_timeout, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/refreshes", api_refresh, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/connect", api_connect, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/v2/sandboxes/*/connect", api_connect, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/resume", api_resume, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/pause", api_pause, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/fork", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/snapshots", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_PUT, "/sandboxes/*/network", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_GET, "/sandboxes/*/metrics", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_GET, "/sandboxes/*/logs", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_GET, "/v2/sandboxes/*/logs", api_unimplemented, false},
 };
 
 /* A sandbox's envd. */
@@ -66,7 +77,8 @@ static const char *const reserved_paths[] = {"/init",     "/freeze", "/unfreeze"
 static const struct {
     int method;
     const char *name;
-} methods[] = {{EVHTTP_REQ_GET, "GET"}, {EVHTTP_REQ_POST, "POST"}, {EVHTTP_REQ_DELETE, "DELETE"}};
+} methods[] = {
+    {EVHTTP_REQ_GET, "GET"}, {EVHTTP_REQ_POST, "POST"}, {EVHTTP_REQ_DELETE, "DELETE"}, {EVHTTP_REQ_PUT, "PUT"}};
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
@@ -269,12 +281,18 @@ static bool check_type(struct request *request, const struct route *route)
     return false;
 }
 
+/* Whether it takes traffic, by which a paused one may be made to run again. */
+static bool is_awake(struct sandbox *sandbox)
+{
+    return sandbox->state == SANDBOX_RUNNING || (sandbox->auto_resume && sandbox_resume(sandbox, sandbox->timeout_s));
+}
+
 static void dispatch_sandbox(struct request *request, const char *path, int port)
 {
     const struct route *route;
 
     request->sandbox = sandbox_find(request->daemon->sandboxes, request->id);
-    if (request->sandbox == NULL) {
+    if (request->sandbox == NULL || !is_awake(request->sandbox)) {
         reply_no_sandbox(request->http, request->id);
         return;
     }
@@ -296,7 +314,8 @@ static bool find_sandbox(struct request *request)
 {
     char *dash = strchr(request->id, '-');
 
-    if (dash != NULL && strchr(dash + 1, '-') != NULL) {
+    if (request->id[strspn(request->id, "-abcdefghijklmnopqrstuvwxyz0123456789")] != '\0' ||
+        (dash != NULL && strchr(dash + 1, '-') != NULL)) {
         reply_error(request->http, 400, "Invalid sandbox ID");
         return false;
     }
@@ -305,7 +324,7 @@ static bool find_sandbox(struct request *request)
     request->sandbox = sandbox_find(request->daemon->sandboxes, request->id);
     if (request->sandbox != NULL)
         return true;
-    reply_error(request->http, 404, "Sandbox \"%s\" doesn't exist or you don't have access to it", request->id);
+    reply_no_such(request->http, request->id);
     return false;
 }
 
