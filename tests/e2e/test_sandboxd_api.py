@@ -61,6 +61,13 @@ def test_connect_and_refreshes_never_shorten(sandbox):
     assert 690 < seconds_left(sandbox) <= 700
 
 
+def test_a_refresh_gives_15_seconds_at_least(daemon):
+    for body in ({"duration": 1}, {}):
+        sandbox = daemon.create(timeout=5)
+        assert post(sandbox, "refreshes", body).status == 204
+        assert 10 < seconds_left(sandbox) <= 15
+
+
 def test_connect_answers_as_create_did(daemon):
     sandbox = daemon.create(secure=True)
     assert post(sandbox, "connect", {"timeout": 10}).json == sandbox.created
@@ -168,15 +175,19 @@ def test_connect_brings_a_paused_sandbox_back_with_its_processes_and_files(daemo
 
 
 def test_no_process_runs_while_paused(daemon, sandbox):
-    stream = sandbox.start("while :; do :; done & (while :; do sleep 0.001; done) & setsid sh -c 'while :; do :; done'")
+    spin = "bash -c 'while :; do :; done' spinner"
+    stream = sandbox.start(f"{spin} & setsid {spin} & ({spin} & exec {spin}); wait")
     stream.next()
-    wait_for(lambda: len(running(daemon)) >= 2, "two of them run")
+
+    def spinners(wanted):
+        found = [pid for pid in daemon.children if cmdline(pid).endswith(b"\0spinner\0")]
+        return len(found) == 4 and all(state(pid) == wanted for pid in found)
+
+    wait_for(lambda: spinners("R"), "all run")
     assert post(sandbox, "pause").status == 204
-    inside = [pid for pid in daemon.children if b"sh\0" in cmdline(pid) or b"bash" in cmdline(pid)]
-    assert len(inside) >= 3 and all(state(pid) == "T" for pid in inside)
-    assert running(daemon) == []
+    wait_for(lambda: spinners("T"), "all are stopped", 1)
     assert post(sandbox, "connect", {"timeout": 60}).status == 201
-    wait_for(lambda: len(running(daemon)) >= 2, "they run again")
+    wait_for(lambda: spinners("R"), "all run again")
     stream.close()
 
 
@@ -188,10 +199,6 @@ def cmdline(pid) -> bytes:
 def state(pid) -> str:
     with open(f"/proc/{pid}/stat") as file:
         return file.read().rsplit(")", 1)[1].split()[0]
-
-
-def running(daemon):
-    return [pid for pid in daemon.children if state(pid) == "R"]
 
 
 def test_a_pause_cuts_streams_raw(sandbox):
