@@ -48,6 +48,11 @@ void reply_json(struct evhttp_request *http, int status, json_t *body)
     send_json(http, status, body, "application/json");
 }
 
+void reply_json_as_text(struct evhttp_request *http, json_t *body)
+{
+    send_json(http, 200, body, "text/plain; charset=utf-8");
+}
+
 void reply_error(struct evhttp_request *http, int status, const char *format, ...)
 {
     char message[MESSAGE_MAX_BYTES];

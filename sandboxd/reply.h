@@ -11,6 +11,8 @@
 void reply_empty(struct evhttp_request *http, int status);
 /* Takes the reference. A NULL body is out of memory: 500. */
 void reply_json(struct evhttp_request *http, int status, json_t *body);
+/* 200 with JSON that is called text, as envd answers an upload. Takes the reference. */
+void reply_json_as_text(struct evhttp_request *http, json_t *body);
 /* {"code":<status>,"message":…}, as the control API and envd's HTTP half say it. */
 void reply_error(struct evhttp_request *http, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "sandboxd/access.h"
+#include "sandboxd/envd_files.h"
 #include "sandboxd/reply.h"
 
 #include <ctype.h>
@@ -221,6 +222,12 @@ static bool names_sandbox(struct request *request, int *port)
     return host != NULL && read_host(host, request->id, sizeof request->id, port);
 }
 
+/* Whether it is one of the signed URLs of SDKs, which name no sandbox: its token is the only one that fits. */
+static bool is_signed_url(struct request *request, const char *path)
+{
+    return strcmp(path, "/files") == 0 && request_query(request, "signature") != NULL;
+}
+
 /* The proxy's answer to a path of the control plane. */
 static bool answer_reserved(struct request *request, const char *path)
 {
@@ -340,6 +347,19 @@ static bool check_key(struct request *request, const struct route *route, const 
     return refusal == NULL;
 }
 
+/* Finds the sandbox of a signed URL. */
+static void dispatch_signed(struct request *request, const char *path)
+{
+    struct sandbox *sandbox = files_find_signed(request);
+
+    if (sandbox == NULL) {
+        reply_error(request->http, 401, "invalid signature");
+        return;
+    }
+    strcpy(request->id, sandbox->id);
+    dispatch_sandbox(request, path, ENVD_PORT);
+}
+
 static void dispatch_api(struct request *request, const char *path, const struct api_keys *keys)
 {
     const struct route *route = find_route(request, api_routes, COUNT(api_routes), path);
@@ -375,6 +395,8 @@ static void on_request(struct evhttp_request *http, void *arg)
     log_debug("%s %s", evhttp_request_get_command(http) == EVHTTP_REQ_GET ? "GET" : "request", path);
     if (names_sandbox(&request, &port))
         dispatch_sandbox(&request, path, port);
+    else if (is_signed_url(&request, path))
+        dispatch_signed(&request, path);
     else
         dispatch_api(&request, path, server->keys);
     evhttp_clear_headers(&request.query);
