@@ -2,6 +2,7 @@
 #ifndef SANDBOXD_DAEMON_H
 #define SANDBOXD_DAEMON_H
 
+#include "sandboxd/intake.h"
 #include "sandboxd/sandbox.h"
 
 #include <event2/event.h>
@@ -20,6 +21,7 @@ struct daemon {
 struct request {
     struct daemon *daemon;
     struct evhttp_request *http;
+    struct intake *intake;   /* where the body of an upload comes from; NULL: the body is in http */
     struct sandbox *sandbox; /* of sandbox traffic, and of API paths with an id once it was found */
     char id[64];             /* from the path, the E2b-Sandbox-Id header or the Host label */
     struct evkeyvalq query;

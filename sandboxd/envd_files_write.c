@@ -36,6 +36,7 @@ struct upload {
     struct sandbox_watch watch;
     bool client_gone;            /* while init's answer is awaited */
     bool is_complete;            /* the whole body has come */
+    struct intake *intake;       /* where the body comes from; NULL: it was in the request */
     struct evbuffer *body;       /* what has come and was not taken */
     struct gunzip *gunzip;       /* NULL: the body is not zipped */
     struct evbuffer *plain;      /* unzipped */
@@ -50,10 +51,19 @@ struct upload {
     int fd;          /* of the current file, or -1 */
 };
 
+/* Reads no more. */
+static void upload_leave_intake(struct upload *upload)
+{
+    if (upload->intake != NULL)
+        intake_leave(upload->intake);
+    upload->intake = NULL;
+}
+
 static void upload_free(struct upload *upload)
 {
     if (upload->fd >= 0)
         close(upload->fd);
+    upload_leave_intake(upload);
     evbuffer_free(upload->body);
     evbuffer_free(upload->plain);
     gunzip_free(upload->gunzip);
@@ -75,6 +85,7 @@ static void on_sandbox_ended(struct sandbox_watch *watch)
 {
     struct upload *upload = upload_of(watch);
 
+    upload_leave_intake(upload);
     if (!upload->client_gone)
         exchange_cut(upload->exchange);
     upload_free(upload);
@@ -82,8 +93,11 @@ static void on_sandbox_ended(struct sandbox_watch *watch)
 
 static void on_sandbox_paused(struct sandbox_watch *watch)
 {
-    if (!upload_of(watch)->client_gone)
-        exchange_abort(upload_of(watch)->exchange);
+    struct upload *upload = upload_of(watch);
+
+    upload_leave_intake(upload);
+    if (!upload->client_gone)
+        exchange_abort(upload->exchange);
 }
 
 /* What is not written by now is not. */
@@ -92,6 +106,7 @@ static void on_gone(void *arg)
     struct upload *upload = arg;
 
     upload->client_gone = true;
+    upload_leave_intake(upload);
     /* An order that is not answered points here. */
     if (upload->is_opening)
         return;
@@ -112,6 +127,7 @@ __attribute__((format(printf, 3, 4))) static void upload_fail(struct upload *upl
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     sandbox_watch_remove(&upload->watch);
+    upload_leave_intake(upload);
     reply_error(exchange_release(upload->exchange), status, "%s", message);
     upload_free(upload);
 }
@@ -145,6 +161,7 @@ static void fail_writing(struct upload *upload, int error)
 static void upload_succeed(struct upload *upload)
 {
     sandbox_watch_remove(&upload->watch);
+    upload_leave_intake(upload);
     reply_json_as_text(exchange_release(upload->exchange), json_incref(upload->entries));
     upload_free(upload);
 }
@@ -316,8 +333,31 @@ static bool upload_step(struct upload *upload)
 static void upload_run(struct upload *upload)
 {
     while (upload_step(upload)) {
+        if (upload->intake != NULL)
+            intake_continue(upload->intake);
     }
 }
+
+/* More of the body came. */
+static void on_more(void *arg, bool is_complete)
+{
+    struct upload *upload = arg;
+
+    upload->is_complete = is_complete;
+    if (!upload->is_opening)
+        upload_run(upload);
+}
+
+/* The client is gone, or speaks no HTTP. */
+static void on_broken(void *arg)
+{
+    struct upload *upload = arg;
+
+    upload_leave_intake(upload);
+    exchange_abort(upload->exchange);
+}
+
+static const struct intake_reader intake_reader = {.more = on_more, .broken = on_broken};
 
 /* --- the request ---------------------------------------------------------------------------------- */
 
@@ -380,7 +420,10 @@ static struct upload *upload_new(const struct request *request)
     upload->seen = json_object();
     upload->entries = json_array();
     upload->query_path = path == NULL ? NULL : strdup(path);
-    upload->body_bytes = length == NULL ? 0 : atoll(length);
+    if (request->intake != NULL)
+        upload->body_bytes = intake_body_bytes(request->intake);
+    else
+        upload->body_bytes = length == NULL ? 0 : atoll(length);
     if (upload->body == NULL || upload->plain == NULL || (path != NULL && upload->query_path == NULL))
         log_panic("out of memory");
     return upload;
@@ -397,8 +440,13 @@ void envd_files_write(struct request *request)
         upload_free(upload);
         return;
     }
-    evbuffer_add_buffer(upload->body, evhttp_request_get_input_buffer(request->http));
-    upload->is_complete = true;
+    upload->intake = request->intake;
+    if (upload->intake != NULL) {
+        upload->is_complete = intake_take(upload->intake, request->http, upload->body, &intake_reader, upload);
+    } else {
+        evbuffer_add_buffer(upload->body, evhttp_request_get_input_buffer(request->http));
+        upload->is_complete = true;
+    }
     sandbox_watch_add(request->sandbox, &upload->watch);
     upload->exchange = exchange_new(request->http, on_gone, upload);
     upload_run(upload);

@@ -19,6 +19,7 @@
 struct server {
     struct daemon *daemon;
     struct evhttp *http;
+    struct intake_table *intakes;
     const struct api_keys *keys; /* NULL: none is asked for */
 };
 
@@ -373,10 +374,9 @@ static void dispatch_api(struct request *request, const char *path, const struct
 
 /* --- evhttp --------------------------------------------------------------------------------------- */
 
-static void on_request(struct evhttp_request *http, void *arg)
+static void handle(struct server *server, struct evhttp_request *http, struct intake *intake)
 {
-    struct server *server = arg;
-    struct request request = {.daemon = server->daemon, .http = http};
+    struct request request = {.daemon = server->daemon, .http = http, .intake = intake};
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(http);
     const char *query = evhttp_uri_get_query(uri);
     const char *path = evhttp_uri_get_path(uri);
@@ -402,11 +402,21 @@ static void on_request(struct evhttp_request *http, void *arg)
     evhttp_clear_headers(&request.query);
 }
 
+static void on_request(struct evhttp_request *http, void *arg)
+{
+    struct server *server = arg;
+    struct intake *intake = intake_begin(server->intakes, http);
+
+    handle(server, http, intake);
+    intake_finish(intake);
+}
+
 struct server *server_new(struct daemon *daemon, int listen_fd, const struct api_keys *keys)
 {
     struct server *server = calloc(1, sizeof *server);
 
     if (server == NULL || (server->http = evhttp_new(daemon->base)) == NULL ||
+        (server->intakes = intake_table_new(daemon->base, server->http)) == NULL ||
         evhttp_accept_socket(server->http, listen_fd) < 0) {
         server_free(server);
         return NULL;
@@ -428,5 +438,6 @@ void server_free(struct server *server)
         return;
     if (server->http != NULL)
         evhttp_free(server->http);
+    intake_table_free(server->intakes);
     free(server);
 }

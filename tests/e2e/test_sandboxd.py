@@ -317,9 +317,8 @@ def test_a_full_disk_is_507(start_daemon):
     assert answer.status == 507 and "not enough disk space available" in answer.json["message"]
 
 
-def test_a_body_over_the_limit_is_413(sandbox):
-    answer = sandbox.call("POST", "/files?path=x", bytes(64 * 1024 * 1024 + 1),
-                          {"Content-Type": "application/octet-stream"})  # fmt: skip
+def test_a_body_over_the_limit_is_413(daemon):
+    answer = daemon.call("POST", "/sandboxes", bytes(16 * 1024 * 1024 + 1))
     assert (answer.status, answer.json["code"]) == (413, 413)
 
 
