@@ -8,6 +8,7 @@
 #include "sandboxd/options.h"
 #include "sandboxd/process.h"
 #include "sandboxd/server.h"
+#include "sandboxd/state_dir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,7 @@ struct program {
     struct gate gate;
     struct sandbox_hooks hooks;
     struct daemon daemon;
+    int state_dir_fd; /* -1: none */
     struct api_keys *keys;
     struct server *unix_server; /* NULL: none, as the next */
     struct server *tcp_server;
@@ -229,6 +231,8 @@ static void program_free(struct program *program)
     }
     if (program->owner != NULL)
         event_free(program->owner);
+    if (program->state_dir_fd >= 0)
+        close(program->state_dir_fd);
     if (program->daemon.base != NULL)
         event_base_free(program->daemon.base);
     jail_free(program->jail);
@@ -264,6 +268,21 @@ static bool serve_unix(struct program *program)
     return program->unix_server != NULL;
 }
 
+/* The keys that are taken over TCP; NULL with the reason logged. */
+static struct api_keys *read_keys(const struct program *program)
+{
+    struct api_keys *keys = NULL;
+    char *path;
+
+    if (program->options.api_key_file != NULL || program->state_dir_fd < 0)
+        return api_keys_new(program->options.api_key_file);
+    path = state_dir_key_file(program->options.state_dir, program->state_dir_fd);
+    if (path != NULL)
+        keys = api_keys_new(path);
+    free(path);
+    return keys;
+}
+
 /* The TCP socket of --listen, if there is to be one. */
 static bool serve_tcp(struct program *program)
 {
@@ -272,7 +291,7 @@ static bool serve_tcp(struct program *program)
 
     if (program->options.listen.length == 0)
         return true;
-    program->keys = api_keys_new(program->options.api_key_file);
+    program->keys = read_keys(program);
     fd = program->keys == NULL ? -1 : listen_tcp(&program->options.listen);
     if (fd >= 0)
         listen_name(fd, name);
@@ -281,13 +300,18 @@ static bool serve_tcp(struct program *program)
         return false;
     log_info("listens on %s", name);
     if (!api_keys_are_listed(program->keys))
-        log_warn("no --api-key-file: every user of this machine may make sandboxes on %s", name);
+        log_warn("neither --api-key-file nor --state-dir: every user of this machine may make sandboxes on %s", name);
     return true;
 }
 
 /* Serves until a signal; the exit code. */
 static int serve(struct program *program)
 {
+    if (program->options.state_dir != NULL) {
+        program->state_dir_fd = state_dir_open(program->options.state_dir);
+        if (program->state_dir_fd < 0)
+            return 1;
+    }
     if (!serve_tcp(program) || !serve_unix(program))
         return 1;
     log_info("sandboxd " SANDSTORM_VERSION ", libevent %s, %zu endpoints allowed, home %u MiB, %u processes",
@@ -303,7 +327,7 @@ static int serve(struct program *program)
 
 int main(int argc, char **argv)
 {
-    static struct program program;
+    static struct program program = {.state_dir_fd = -1};
     int exit_code = 1;
 
     switch (options_parse(&program.options, argc, argv)) {

@@ -12,7 +12,8 @@
 struct options {
     const char *socket_path; /* NULL: inherited, or none */
     struct listen_address listen;
-    const char *api_key_file; /* NULL: any key will do */
+    const char *api_key_file; /* NULL: the one in the state directory; without that, any key will do */
+    const char *state_dir;    /* or NULL */
     const char *template_dir; /* NULL: only the template "base" */
     const char *init_path;    /* NULL: beside this program */
     struct endpoint_list network_allow;

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import subprocess
 
 import pytest
@@ -71,6 +72,58 @@ def test_health_and_the_unix_socket_ask_for_no_key(keyed):
     assert keyed.call_tcp("GET", "/health").body == b"Health check successful"
     assert keyed.create().text("echo hi") == "hi\n"
     assert len(keyed.call_tcp("GET", "/v2/sandboxes", headers={"X-API-KEY": KEY}).json) == 1
+
+
+# --- the state directory ---
+
+
+def test_a_state_directory_makes_and_keeps_a_key(start_daemon, folder):
+    state = folder / "state"
+    args = "--listen", "127.0.0.1:0", "--state-dir", state
+    daemon = start_daemon(*args)
+    key = (state / "api-key").read_text().strip()
+    assert re.fullmatch("e2b_[0-9a-f]{40}", key) and key not in daemon.log
+    assert [path.stat().st_mode & 0o777 for path in (state, state / "api-key")] == [0o700, 0o600]
+    assert sdk_create(daemon, key).status == 201
+    assert sdk_create(daemon, KEY).status == 401
+    daemon.stop()
+    again = start_daemon(*args)
+    assert sdk_create(again, key).status == 201
+    assert sorted(path.name for path in state.iterdir()) == ["api-key", "lock"]
+
+
+def test_a_key_file_wins_over_the_state_directory(start_daemon, folder, key_file):
+    daemon = start_daemon("--listen", "127.0.0.1:0", "--state-dir", folder / "state", "--api-key-file", key_file)
+    assert sdk_create(daemon).status == 201
+    assert not (folder / "state" / "api-key").exists()
+
+
+def test_two_daemons_do_not_share_a_state_directory(start_daemon, folder):
+    first = start_daemon("--state-dir", folder / "state")
+    second = [BUILD / "sandboxd", "--socket", folder / "other", "--state-dir", folder / "state"]
+    refused = subprocess.run(second, capture_output=True, text=True)
+    assert refused.returncode == 1 and "in use by another sandboxd" in refused.stderr
+    first.process.kill()
+    first.process.wait()
+    with subprocess.Popen(second, stderr=subprocess.PIPE, text=True) as process:
+        assert any("listens on" in line for line in process.stderr)
+        process.terminate()
+
+
+@pytest.mark.parametrize("prepare, reason", [
+    (lambda path: path.write_text("x"), "Not a directory"),
+    (lambda path: (path.mkdir(), path.chmod(0o770)), "others may write into it"),
+    (lambda path: (path.mkdir(), (path / "api-key").write_text("x")), "line 1 is not e2b_ and hex digits"),
+])  # fmt: skip
+def test_a_bad_state_directory_stops_the_start_in_words(folder, prepare, reason):
+    path = folder / "state"
+    prepare(path)
+    refused = subprocess.run([BUILD / "sandboxd", "--listen", "127.0.0.1:0", "--state-dir", path],
+                             capture_output=True, text=True)  # fmt: skip
+    assert refused.returncode == 1 and reason in refused.stderr
+
+
+# --- addresses ---
 
 
 @pytest.mark.parametrize("address, reason", [
