@@ -156,7 +156,7 @@ def test_a_second_pause_is_409(daemon, sandbox, body):
 def test_connect_brings_a_paused_sandbox_back_with_its_processes_and_files(daemon):
     sandbox = daemon.create(secure=True)
     sandbox.upload({"/home/user/kept": b"kept"})
-    stream = sandbox.start("i=0; while :; do echo $((i += 1)) > count; sleep 0.02; done")
+    stream = sandbox.start("i=0; while :; do echo $((i += 1)) > next; mv next count; sleep 0.02; done")
     pid = stream.next()["start"]["pid"]
 
     def count():
