@@ -61,9 +61,9 @@ static struct intake_list *bucket(struct intake_table *table, const struct buffe
     return &table->buckets[((uintptr_t)peer >> 6) % BUCKETS];
 }
 
+/* Frees one that is in no list. */
 static void intake_free(struct intake *intake)
 {
-    LIST_REMOVE(intake, next);
     if (intake->readable != NULL)
         event_free(intake->readable);
     evbuffer_free(intake->raw);
@@ -297,8 +297,10 @@ static void sweep(struct intake_table *table)
         while (intake != NULL) {
             struct intake *following = LIST_NEXT(intake, next);
 
-            if (intake->state != INTAKE_READING && is_abandoned(intake))
+            if (intake->state != INTAKE_READING && is_abandoned(intake)) {
+                LIST_REMOVE(intake, next);
                 intake_free(intake);
+            }
             intake = following;
         }
     }
@@ -340,8 +342,12 @@ void intake_table_free(struct intake_table *table)
     if (table == NULL)
         return;
     for (size_t i = 0; i < BUCKETS; i++) {
-        while (!LIST_EMPTY(&table->buckets[i]))
-            intake_free(LIST_FIRST(&table->buckets[i]));
+        struct intake *intake;
+
+        while ((intake = LIST_FIRST(&table->buckets[i])) != NULL) {
+            LIST_REMOVE(intake, next);
+            intake_free(intake);
+        }
     }
     free(table);
 }

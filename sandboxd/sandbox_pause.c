@@ -60,10 +60,11 @@ void sandbox_set_timeout(struct sandbox *sandbox, int timeout_s)
 
 void sandbox_extend(struct sandbox *sandbox, int timeout_s)
 {
-    struct timeval now, end = {.tv_sec = timeout_s};
+    const struct timeval *end = &sandbox->end_at;
+    struct timeval wanted;
 
-    gettimeofday(&now, NULL);
-    timeradd(&now, &end, &end);
-    if (timercmp(&end, &sandbox->end_at, >))
+    gettimeofday(&wanted, NULL);
+    wanted.tv_sec += timeout_s;
+    if (wanted.tv_sec > end->tv_sec || (wanted.tv_sec == end->tv_sec && wanted.tv_usec > end->tv_usec))
         sandbox_set_timeout(sandbox, timeout_s);
 }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -189,6 +190,49 @@ def test_messages_in_a_row_are_answered_in_order(sandbox, wire):
     assert [json.loads(answers[i][2])[0]["name"] for i in (1, 2, 4)] == ["one", "two", "four"]
     assert answers[5][2] == b"two"
     assert sandbox.read("one").body == b"one"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_messages_in_any_pieces_are_answered_in_order(sandbox, wire, seed):
+    chance = random.Random(seed)
+    sent, expected = b"", []
+    for i in range(60):
+        body = chance.randbytes(chance.choice([0, 1, 100, 5000, 40000]))
+        kind = chance.choice(["health", "raw", "chunks", "form", "read", "refused"])
+        if kind == "health":
+            sent += wire.head("GET /health")
+        elif kind == "raw":
+            sent += wire.upload(f"f{i}", f"Content-Length: {len(body)}") + body
+        elif kind == "chunks":
+            sent += wire.upload(f"f{i}", "Transfer-Encoding: chunked") + chunked(body, chance)
+        elif kind == "form":
+            part = b'--B\r\nContent-Disposition: form-data; name="file"; filename="f%d"\r\n\r\n' % i
+            body = part + body + b"\r\n--B--"
+            sent += wire.head("POST /files", "Content-Type: multipart/form-data; boundary=B",
+                              "Transfer-Encoding: chunked") + chunked(body, chance)  # fmt: skip
+        elif kind == "refused":
+            sent += wire.head("POST /files?path=x", "Content-Type: text/plain", f"Content-Length: {len(body)}") + body
+        else:
+            sent += wire.head("GET /files?path=/etc/passwd")
+        expected.append({"health": (204, None), "refused": (400, None), "read": (200, None)}.get(kind, (200, f"f{i}")))
+    while sent:
+        size = chance.choice([1, 7, 100, 3000, 100000])
+        wire.send(sent[:size])
+        sent = sent[size:]
+    answers = []
+    for status, name in expected:
+        answer = wire.answer()
+        answers.append((answer[0], name and json.loads(answer[2])[0]["name"]))
+    assert answers == expected
+
+
+def chunked(body: bytes, chance) -> bytes:
+    pieces = b""
+    while body:
+        size = chance.choice([1, 10, 1000, 100000])
+        pieces += f"{len(body[:size]):X}\r\n".encode() + body[:size] + b"\r\n"
+        body = body[size:]
+    return pieces + b"0\r\n\r\n"
 
 
 def test_a_body_that_looks_like_an_upload_is_no_upload(sandbox, wire):
