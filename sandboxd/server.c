@@ -374,26 +374,35 @@ static void dispatch_api(struct request *request, const char *path, const struct
 
 /* --- evhttp --------------------------------------------------------------------------------------- */
 
+/* Whether the body is not too large; answers when it is. */
+static bool check_size(const struct request *request, size_t max)
+{
+    if (evbuffer_get_length(evhttp_request_get_input_buffer(request->http)) <= max)
+        return true;
+    reply_error(request->http, 413, "request body is larger than %zu bytes", max);
+    return false;
+}
+
 static void handle(struct server *server, struct evhttp_request *http, struct intake *intake)
 {
     struct request request = {.daemon = server->daemon, .http = http, .intake = intake};
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(http);
     const char *query = evhttp_uri_get_query(uri);
     const char *path = evhttp_uri_get_path(uri);
+    bool is_api;
     int port;
 
     TAILQ_INIT(&request.query);
-    if (evbuffer_get_length(evhttp_request_get_input_buffer(http)) > SERVER_BODY_MAX_BYTES) {
-        reply_error(http, 413, "request body is larger than %zu bytes", SERVER_BODY_MAX_BYTES);
+    is_api = !names_sandbox(&request, &port);
+    if (!check_size(&request, is_api ? SERVER_API_BODY_MAX_BYTES : SERVER_RPC_BODY_MAX_BYTES))
         return;
-    }
     if (query != NULL && evhttp_parse_query_str(query, &request.query) < 0) {
         reply_error(http, 400, "malformed query");
         return;
     }
     path = path == NULL ? "" : path;
     log_debug("%s %s", evhttp_request_get_command(http) == EVHTTP_REQ_GET ? "GET" : "request", path);
-    if (names_sandbox(&request, &port))
+    if (!is_api)
         dispatch_sandbox(&request, path, port);
     else if (is_signed_url(&request, path))
         dispatch_signed(&request, path);
@@ -424,7 +433,7 @@ struct server *server_new(struct daemon *daemon, int listen_fd, const struct api
     server->daemon = daemon;
     server->keys = keys;
     evhttp_set_max_headers_size(server->http, HEADERS_MAX_BYTES);
-    evhttp_set_max_body_size(server->http, (ssize_t)(SERVER_BODY_MAX_BYTES + BODY_SLACK_BYTES));
+    evhttp_set_max_body_size(server->http, (ssize_t)(SERVER_RPC_BODY_MAX_BYTES + BODY_SLACK_BYTES));
     evhttp_set_default_content_type(server->http, NULL);
     evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_DELETE | EVHTTP_REQ_PUT |
                                                  EVHTTP_REQ_PATCH | EVHTTP_REQ_HEAD | EVHTTP_REQ_OPTIONS);

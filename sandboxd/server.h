@@ -9,8 +9,9 @@
 #include "sandboxd/api_key.h"
 #include "sandboxd/daemon.h"
 
-/* A request body above this is answered 413; it is held in memory. Files come by the intake, without a limit. */
-#define SERVER_BODY_MAX_BYTES ((size_t)16 * 1024 * 1024)
+/* Bodies above this are answered 413, for they are held in memory. Files come by the intake, without a limit. */
+#define SERVER_API_BODY_MAX_BYTES ((size_t)16 * 1024 * 1024)
+#define SERVER_RPC_BODY_MAX_BYTES ((size_t)64 * 1024 * 1024)
 
 struct server;
 

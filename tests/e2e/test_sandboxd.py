@@ -317,9 +317,10 @@ def test_a_full_disk_is_507(start_daemon):
     assert answer.status == 507 and "not enough disk space available" in answer.json["message"]
 
 
-def test_a_body_over_the_limit_is_413(daemon):
-    answer = daemon.call("POST", "/sandboxes", bytes(16 * 1024 * 1024 + 1))
-    assert (answer.status, answer.json["code"]) == (413, 413)
+def test_a_body_over_the_limit_is_413(daemon, sandbox):
+    api = daemon.call("POST", "/sandboxes", bytes(16 * 1024 * 1024 + 1))
+    rpc = sandbox.call("POST", "/process.Process/List", bytes(64 * 1024 * 1024 + 1), {"Content-Type": "application/json"})
+    assert [(answer.status, answer.json["code"]) for answer in (api, rpc)] == [(413, 413)] * 2
 
 
 def test_a_secure_sandbox_wants_its_token(daemon):
