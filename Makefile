@@ -33,7 +33,7 @@ PYTHON   ?= /usr/bin/python3
 
 # --- packages -----------------------------------------------------------------------------------
 PACKAGES_BUILD := gcc libc6-dev pkg-config libevent-dev libcurl4-openssl-dev libjansson-dev \
-                  libssl-dev libseccomp-dev
+                  libssl-dev libseccomp-dev zlib1g-dev
 PACKAGES_RUN   := bubblewrap ca-certificates python3 git
 PACKAGES_CHECK := libcmocka-dev python3-venv valgrind procps chromium mandoc systemd
 PACKAGES_DEB   := debhelper lintian
@@ -68,7 +68,7 @@ LDFLAGS_ALL = -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(LDFLAGS)
 PKGS_common   :=
 PKGS_master   :=
 PKGS_worker   := libevent libcurl jansson libcrypto libssl
-PKGS_sandboxd := libevent jansson libseccomp
+PKGS_sandboxd := libevent jansson libcrypto libseccomp zlib
 PKGS_cli      :=
 PKGS_unit     := cmocka $(PKGS_worker)
 PKGS_bench    := $(PKGS_worker) libevent_openssl

@@ -2,6 +2,9 @@
 
 #include "sandboxd/base64.h"
 
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -15,6 +18,27 @@ bool access_token_equal(const char *given, const char *expected)
     for (size_t i = 0; i < length; i++)
         difference |= (unsigned)(given[i] ^ expected[i]);
     return difference == 0;
+}
+
+bool access_signature_fits(const char *given, const struct access_signed *signed_text)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned digest_bytes = 0;
+    char expected[sizeof "v1_" + BASE64_ENCODED_BYTES(EVP_MAX_MD_SIZE)] = "v1_";
+    char *text = NULL;
+    int length = asprintf(&text, "%s:%s:%s:%s%s%s", signed_text->path, signed_text->operation, signed_text->user,
+                          signed_text->token, signed_text->expiration == NULL ? "" : ":",
+                          signed_text->expiration == NULL ? "" : signed_text->expiration);
+    bool done = length >= 0 && EVP_Digest(text, (size_t)length, digest, &digest_bytes, EVP_sha256(), NULL) == 1;
+
+    if (length >= 0)
+        free(text);
+    if (!done)
+        return false;
+    base64_encode(digest, digest_bytes, expected + strlen("v1_"));
+    expected[strlen("v1_") + BASE64_ENCODED_BYTES(digest_bytes)] = '\0';
+    expected[strcspn(expected, "=")] = '\0';
+    return access_token_equal(given, expected);
 }
 
 bool access_user_exists(const char *name)

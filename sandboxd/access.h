@@ -14,6 +14,18 @@ bool access_token_equal(const char *given, const char *expected);
  */
 bool access_user_exists(const char *name);
 
+/* What is signed. */
+struct access_signed {
+    const char *path;      /* as it stands in the query, decoded and not resolved */
+    const char *operation; /* read or write */
+    const char *user;      /* "" when none was given */
+    const char *token;
+    const char *expiration; /* Unix seconds, or NULL */
+};
+
+/* Whether a signature, v1_ and base64, fits. Does not look at the time. */
+bool access_signature_fits(const char *given, const struct access_signed *signed_text);
+
 #define ACCESS_USER_MAX_BYTES 256
 
 /* Reads the user of an Authorization header into name; false when it is not Basic. The password is ignored. */

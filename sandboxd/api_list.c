@@ -1,4 +1,7 @@
-/* api_list: GET /v2/sandboxes with its filters and its paging (spec/e2b.md 0.5). */
+/*
+ * api_list: GET /v2/sandboxes with its filters and its paging (spec/e2b.md 0.5), and the deprecated GET /sandboxes,
+ * which shows all that run on one page.
+ */
 #include "sandboxd/api.h"
 #include "sandboxd/base64.h"
 #include "sandboxd/query.h"
@@ -6,6 +9,7 @@
 
 #include "common/log.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +23,9 @@ struct listing {
     json_t *metadata; /* or NULL: any */
     bool ascending;
     bool running;
+    bool paused;
+    const char *template_name;  /* or NULL: any */
+    long long started_after_us; /* inclusive; -1: any */
     long limit;
     long long after_us; /* cursor: the start of the last one shown; -1: none */
     char after_id[SANDBOX_ID_BYTES + 1];
@@ -58,10 +65,13 @@ static int compare_descending(const void *a, const void *b)
 static void visit(struct sandbox *sandbox, void *arg)
 {
     struct listing *listing = arg;
+    bool is_paused = sandbox->state == SANDBOX_PAUSED;
     int place;
 
-    listing->running_total++;
-    if (!listing->running || !query_metadata_matches(sandbox->metadata, listing->metadata))
+    listing->running_total += !is_paused;
+    if (!(is_paused ? listing->paused : listing->running) || started_us(sandbox) < listing->started_after_us ||
+        (listing->template_name != NULL && strcasecmp(listing->template_name, sandbox->template_name) != 0) ||
+        !query_metadata_matches(sandbox->metadata, listing->metadata))
         return;
     place = compare(listing->after_us, listing->after_id, sandbox);
     if (listing->after_us >= 0 && (listing->ascending ? place >= 0 : place <= 0))
@@ -100,59 +110,107 @@ static bool read_cursor(struct listing *listing, const char *token)
     return strcmp(text + end, listing->ascending ? "__asc" : "") == 0;
 }
 
-/* Reads the filters; answers and returns false when one is wrong. */
-static bool read_listing(struct request *request, struct listing *listing)
+/* Reads the states that are asked for, joined by commas; false when one is none. */
+static bool read_states(struct listing *listing, const char *text)
+{
+    size_t length;
+
+    do {
+        length = strcspn(text, ",");
+        if (length == strlen("running") && strncmp(text, "running", length) == 0)
+            listing->running = true;
+        else if (length == strlen("paused") && strncmp(text, "paused", length) == 0)
+            listing->paused = true;
+        else
+            return false;
+        text += length;
+    } while (*text++ == ',');
+    return true;
+}
+
+/* Reads the order; false when it is none. */
+static bool read_order(struct listing *listing, const char *text)
+{
+    listing->ascending = strcmp(text, "asc") == 0;
+    return listing->ascending || strcmp(text, "desc") == 0;
+}
+
+/* Reads the filters that GET /sandboxes has too; answers and returns false when one is wrong. */
+static bool read_filters(struct request *request, struct listing *listing)
 {
     const char *metadata = request_query(request, "metadata");
+
+    *listing = (struct listing){.after_us = -1, .started_after_us = -1, .limit = LONG_MAX};
+    listing->metadata = metadata == NULL ? NULL : query_metadata(metadata);
+    if (metadata == NULL || listing->metadata != NULL)
+        return true;
+    reply_error(request->http, 400, "Error parsing metadata");
+    return false;
+}
+
+/* Reads the rest; answers and returns false when something is wrong. */
+static bool read_page(struct request *request, struct listing *listing)
+{
     const char *state = request_query(request, "state");
     const char *limit = request_query(request, "limit");
     const char *order = request_query(request, "order");
+    const char *started_after = request_query(request, "startedAfter");
     const char *token = request_query(request, "nextToken");
     char *end = "";
 
-    *listing = (struct listing){.running = state == NULL || strstr(state, "running") != NULL, .after_us = -1};
+    listing->running = listing->paused = state == NULL;
     listing->limit = limit == NULL ? LIMIT_MAX : strtol(limit, &end, 10);
-    listing->ascending = order != NULL && strcasecmp(order, "asc") == 0;
-    listing->metadata = metadata == NULL ? NULL : query_metadata(metadata);
-    if (*end != '\0' || listing->limit < 1)
-        reply_error(request->http, 400, "validation error: limit must be at least 1");
-    else if (metadata != NULL && listing->metadata == NULL)
-        reply_error(request->http, 400, "Error parsing metadata");
+    listing->template_name = request_query(request, "template");
+    if (*end != '\0' || listing->limit < 1 || listing->limit > LIMIT_MAX)
+        reply_error(request->http, 400, "validation error: limit must be a number from 1 to %d", LIMIT_MAX);
+    else if (state != NULL && !read_states(listing, state))
+        reply_error(request->http, 400, "validation error: state must be running, paused or both");
+    else if (order != NULL && !read_order(listing, order))
+        reply_error(request->http, 400, "validation error: order must be asc or desc");
+    else if (started_after != NULL && !query_time(started_after, &listing->started_after_us))
+        reply_error(request->http, 400, "validation error: startedAfter must be an RFC 3339 time");
     else if (token != NULL && !read_cursor(listing, token))
         reply_error(request->http, 400, "Invalid next token");
     else
         return true;
-    json_decref(listing->metadata);
     return false;
+}
+
+/* Answers with the first of what was found. */
+static void reply_page(struct request *request, const struct listing *listing)
+{
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(request->http);
+    size_t shown = listing->count < (size_t)listing->limit ? listing->count : (size_t)listing->limit;
+    json_t *page = json_array();
+    char text[CURSOR_MAX_BYTES];
+
+    for (size_t i = 0; i < shown; i++)
+        json_array_append_new(page, api_listed(request->daemon, listing->found[i]));
+    if (shown < listing->count) {
+        write_cursor(listing, listing->found[shown - 1], text);
+        evhttp_add_header(headers, "X-Next-Token", text);
+    }
+    snprintf(text, sizeof text, "%ld", listing->running_total);
+    evhttp_add_header(headers, "X-Total-Running", text);
+    reply_json(request->http, 200, page);
 }
 
 void api_list(struct request *request)
 {
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(request->http);
     struct listing listing;
-    json_t *page;
-    char text[CURSOR_MAX_BYTES];
-    size_t shown;
+    bool good = read_filters(request, &listing);
 
-    if (!read_listing(request, &listing))
-        return;
-    sandbox_table_each(request->daemon->sandboxes, visit, &listing);
-    if (listing.count > 0)
-        qsort(listing.found, listing.count, sizeof *listing.found,
-              listing.ascending ? compare_ascending : compare_descending);
-    if (listing.limit > LIMIT_MAX)
-        listing.limit = LIMIT_MAX;
-    shown = listing.count < (size_t)listing.limit ? listing.count : (size_t)listing.limit;
-    page = json_array();
-    for (size_t i = 0; i < shown; i++)
-        json_array_append_new(page, api_listed(request->daemon, listing.found[i]));
-    if (shown < listing.count) {
-        write_cursor(&listing, listing.found[shown - 1], text);
-        evhttp_add_header(headers, "X-Next-Token", text);
+    if (good && request->is_v2)
+        good = read_page(request, &listing);
+    else
+        listing.running = true;
+    if (good) {
+        sandbox_table_each(request->daemon->sandboxes, visit, &listing);
+        if (listing.count > 0)
+            qsort(listing.found, listing.count, sizeof *listing.found,
+                  listing.ascending ? compare_ascending : compare_descending);
+        reply_page(request, &listing);
     }
-    snprintf(text, sizeof text, "%ld", listing.running_total);
-    evhttp_add_header(headers, "X-Total-Running", text);
-    reply_json(request->http, 200, page);
     json_decref(listing.metadata);
     free(listing.found);
 }

@@ -1,4 +1,4 @@
-/* api_sandboxes: the control API's calls on one sandbox (spec/e2b.md 0.4, 0.5). */
+/* api_sandboxes: how sandboxes are made and shown by the control API (spec/e2b.md 0.4, 0.5). */
 #include "sandboxd/api.h"
 #include "sandboxd/exchange.h"
 #include "sandboxd/memory.h"
@@ -52,12 +52,13 @@ static int memory_mib(const struct jail_limits *limits)
 
 json_t *api_listed(const struct daemon *daemon, const struct sandbox *sandbox)
 {
-    json_t *listed = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:i, s:i, s:i, s:s, s:[]}", "templateID",
-                               sandbox->template_name, "alias", sandbox->template_name, "sandboxID", sandbox->id,
-                               "clientID", SANDBOX_CLIENT_ID, "startedAt", json_time(&sandbox->started_at), "endAt",
-                               json_time(&sandbox->end_at), "envdVersion", SANDBOX_ENVD_VERSION, "cpuCount",
-                               (int)sysconf(_SC_NPROCESSORS_ONLN), "memoryMB", memory_mib(daemon->limits), "diskSizeMB",
-                               (int)daemon->limits->disk_mib, "state", "running", "volumeMounts");
+    json_t *listed =
+        json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:i, s:i, s:i, s:s, s:[]}", "templateID", sandbox->template_name,
+                  "alias", sandbox->template_name, "sandboxID", sandbox->id, "clientID", SANDBOX_CLIENT_ID, "startedAt",
+                  json_time(&sandbox->started_at), "endAt", json_time(&sandbox->end_at), "envdVersion",
+                  SANDBOX_ENVD_VERSION, "cpuCount", (int)sysconf(_SC_NPROCESSORS_ONLN), "memoryMB",
+                  memory_mib(daemon->limits), "diskSizeMB", (int)daemon->limits->disk_mib, "state",
+                  sandbox->state == SANDBOX_PAUSED ? "paused" : "running", "volumeMounts");
 
     if (sandbox->metadata != NULL)
         json_object_set(listed, "metadata", sandbox->metadata);
@@ -66,8 +67,7 @@ json_t *api_listed(const struct daemon *daemon, const struct sandbox *sandbox)
 
 /* --- create --------------------------------------------------------------------------------------- */
 
-/* What create and connect answer. */
-static json_t *json_created(const struct sandbox *sandbox)
+json_t *api_created(const struct sandbox *sandbox)
 {
     json_t *created = json_pack("{s:s, s:s, s:s, s:s, s:s, s:n, s:n}", "templateID", sandbox->template_name,
                                 "sandboxID", sandbox->id, "clientID", SANDBOX_CLIENT_ID, "envdVersion",
@@ -103,7 +103,7 @@ static void on_ready(struct sandbox *sandbox, const char *reason, void *arg)
     if (http == NULL)
         return;
     if (sandbox != NULL)
-        reply_json(http, 201, json_created(sandbox));
+        reply_json(http, 201, api_created(sandbox));
     else
         reply_error(http, 500, "Failed to place sandbox: %s", reason);
 }
@@ -149,6 +149,8 @@ static bool read_wish(struct request *request, const json_t *body, struct sandbo
 
     wish->metadata = json_object_get(body, "metadata");
     wish->envs = json_object_get(body, "envVars");
+    wish->auto_pause = json_is_true(json_object_get(body, "autoPause"));
+    wish->auto_resume = json_is_true(json_object_get(json_object_get(body, "autoResume"), "enabled"));
     wish->secure = request->is_v2 || json_is_true(json_object_get(body, "secure"));
     if (json_is_null(wish->metadata))
         wish->metadata = NULL;
@@ -184,6 +186,20 @@ static void create(struct request *request, const struct sandbox_wish *wish)
     creation->exchange = exchange_new(request->http, on_gone, creation);
 }
 
+/* Whether there may be one more; answers and returns false when not. No Retry-After: only a rate limit has one. */
+static bool has_room(struct request *request)
+{
+    unsigned max = request->daemon->max_sandboxes;
+
+    if (sandbox_table_count(request->daemon->sandboxes) < max)
+        return true;
+    reply_error(request->http, 429,
+                "you have reached the maximum number of concurrent E2B sandboxes (%u). If you need more, please visit "
+                "'https://e2b.dev/docs/billing'",
+                max);
+    return false;
+}
+
 void api_create(struct request *request)
 {
     json_t *body = request_json(request);
@@ -197,7 +213,7 @@ void api_create(struct request *request)
         reply_error(request->http, 400, "validation error: templateID is missing");
     else if (!read_template(body, name) || !find_template(request->daemon, name, node_modules))
         reply_error(request->http, 404, "template '%.*s' not found", TEMPLATE_MAX_BYTES, given);
-    else if (read_wish(request, body, &wish)) {
+    else if (read_wish(request, body, &wish) && has_room(request)) {
         wish.template_name = name;
         wish.node_modules = node_modules[0] == '\0' ? NULL : node_modules;
         create(request, &wish);
@@ -205,7 +221,7 @@ void api_create(struct request *request)
     json_decref(body);
 }
 
-/* --- the others ----------------------------------------------------------------------------------- */
+/* --- info ---------------------------------------------------------------------------------------- */
 
 void api_get(struct request *request)
 {
@@ -213,51 +229,8 @@ void api_get(struct request *request)
 
     if (request->sandbox->token[0] != '\0')
         json_object_set_new(detail, "envdAccessToken", json_string(request->sandbox->token));
-    json_object_set_new(detail, "lifecycle", json_pack("{s:b, s:s}", "autoResume", 0, "onTimeout", "kill"));
+    json_object_set_new(detail, "lifecycle",
+                        json_pack("{s:b, s:s}", "autoResume", request->sandbox->auto_resume, "onTimeout",
+                                  request->sandbox->auto_pause ? "pause" : "kill"));
     reply_json(request->http, 200, detail);
-}
-
-/* A delete that waits for the end. */
-struct deletion {
-    struct exchange *exchange; /* NULL: the client left */
-};
-
-static void on_deletion_gone(void *arg)
-{
-    struct deletion *deletion = arg;
-
-    deletion->exchange = NULL;
-}
-
-static void on_deleted(void *arg)
-{
-    struct deletion *deletion = arg;
-
-    if (deletion->exchange != NULL)
-        reply_empty(exchange_release(deletion->exchange), 204);
-    free(deletion);
-}
-
-void api_delete(struct request *request)
-{
-    struct deletion *deletion = memory_new(sizeof *deletion);
-
-    deletion->exchange = exchange_new(request->http, on_deletion_gone, deletion);
-    sandbox_end(request->sandbox, "deleted", on_deleted, deletion);
-}
-
-void api_timeout(struct request *request)
-{
-    json_t *body = request_json(request);
-    const json_t *timeout = json_object_get(body, "timeout");
-
-    if (!json_is_integer(timeout) || json_integer_value(timeout) < 0) {
-        reply_error(request->http, 400, "validation error: timeout must be an integer of at least 0");
-    } else {
-        json_int_t seconds = json_integer_value(timeout);
-
-        sandbox_set_timeout(request->sandbox, seconds > SANDBOX_TIMEOUT_MAX_S ? SANDBOX_TIMEOUT_MAX_S : (int)seconds);
-        reply_empty(request->http, 204);
-    }
-    json_decref(body);
 }

@@ -2,6 +2,7 @@
 #ifndef SANDBOXD_DAEMON_H
 #define SANDBOXD_DAEMON_H
 
+#include "sandboxd/intake.h"
 #include "sandboxd/sandbox.h"
 
 #include <event2/event.h>
@@ -13,12 +14,14 @@ struct daemon {
     struct sandbox_table *sandboxes;
     const char *template_dir; /* or NULL */
     const struct jail_limits *limits;
+    unsigned max_sandboxes;
 };
 
 /* A request that was routed. Lives while its handler runs; http until it is answered. */
 struct request {
     struct daemon *daemon;
     struct evhttp_request *http;
+    struct intake *intake;   /* where the body of an upload comes from; NULL: the body is in http */
     struct sandbox *sandbox; /* of sandbox traffic, and of API paths with an id once it was found */
     char id[64];             /* from the path, the E2b-Sandbox-Id header or the Host label */
     struct evkeyvalq query;
@@ -27,13 +30,18 @@ struct request {
 
 typedef void (*request_handler)(struct request *request);
 
-/* api_sandboxes.c: the control API. */
+/* The control API: api_sandboxes.c, api_list.c, api_lifecycle.c. */
 void api_health(struct request *request);
 void api_create(struct request *request);
 void api_list(struct request *request);
 void api_get(struct request *request);
 void api_delete(struct request *request);
 void api_timeout(struct request *request);
+void api_refresh(struct request *request);
+void api_connect(struct request *request);
+void api_resume(struct request *request);
+void api_pause(struct request *request);
+void api_unimplemented(struct request *request);
 
 /* envd_files.c */
 void envd_health(struct request *request);

@@ -11,11 +11,15 @@
 
 #include <sys/stat.h>
 
-/* Checks token and user; answers and returns false when one does not fit. */
-bool files_check_access(struct request *request) __attribute__((warn_unused_result));
+/* Checks token or signature for an operation, read or write, and user; answers and returns false when one does not fit.
+ */
+bool files_check_access(struct request *request, const char *operation) __attribute__((warn_unused_result));
 
-/* A client's path, absolute, allocated; answers and returns NULL when it cannot be one. */
-char *files_path(struct request *request, const char *path) __attribute__((warn_unused_result));
+/* The sandbox with whose token a request is signed, or NULL. */
+struct sandbox *files_find_signed(const struct request *request);
+
+/* A client's path, absolute, allocated; or NULL with what is wrong with it in *problem. */
+char *files_resolve(const char *path, const char **problem) __attribute__((warn_unused_result));
 
 /* Takes the descriptor of a regular file out of an answer to CONTROL_OPEN; or -errno. */
 int files_take(struct control_message *answer, struct stat *file) __attribute__((warn_unused_result));

@@ -1,6 +1,7 @@
 /* envd_files_read: GET /files, a file on its way to a client; and envd's health (spec/e2b.md 0.7). */
 #include "sandboxd/envd_files.h"
 #include "sandboxd/exchange.h"
+#include "sandboxd/file_headers.h"
 #include "sandboxd/memory.h"
 #include "sandboxd/reply.h"
 
@@ -53,6 +54,14 @@ static void on_sandbox_ended(struct sandbox_watch *watch)
     download_free(download);
 }
 
+static void on_sandbox_paused(struct sandbox_watch *watch)
+{
+    struct download *download = (struct download *)((char *)watch - offsetof(struct download, watch));
+
+    if (!download->client_gone)
+        exchange_abort(download->exchange);
+}
+
 static void on_download_gone(void *arg)
 {
     struct download *download = arg;
@@ -102,17 +111,62 @@ static void download_continue(void *arg)
     download_free(download);
 }
 
-/* Tells the client what comes. */
-static void download_begin(struct download *download, off_t size)
+/* Sets the headers of what comes; false when the range that is asked for is not there. */
+static bool set_headers(struct download *download, const struct stat *file, bool *is_part)
 {
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(exchange_request(download->exchange));
-    char length[32];
+    struct evhttp_request *http = exchange_request(download->exchange);
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(http);
+    const char *range = evhttp_find_header(evhttp_request_get_input_headers(http), "Range");
+    char text[FILE_DATE_MAX_BYTES + 64], *disposition = file_disposition(download->path);
+    off_t start = 0;
+    enum file_range_result result = file_range(range, file->st_size, &start, &download->left);
 
-    snprintf(length, sizeof length, "%lld", (long long)size);
+    *is_part = result == FILE_RANGE_PART;
     evhttp_add_header(headers, "Content-Type", "application/octet-stream");
-    evhttp_add_header(headers, "Content-Length", length);
+    evhttp_add_header(headers, "Content-Disposition", disposition);
+    evhttp_add_header(headers, "Last-Modified", file_date(file->st_mtime, text));
+    evhttp_add_header(headers, "Accept-Ranges", "bytes");
     evhttp_add_header(headers, "Vary", "Accept-Encoding");
-    exchange_stream(download->exchange, 200, download_continue);
+    free(disposition);
+    if (result == FILE_RANGE_WHOLE) {
+        download->left = file->st_size;
+        return true;
+    }
+    if (result == FILE_RANGE_UNSATISFIABLE)
+        snprintf(text, sizeof text, "bytes */%lld", (long long)file->st_size);
+    else
+        snprintf(text, sizeof text, "bytes %lld-%lld/%lld", (long long)start, (long long)(start + download->left - 1),
+                 (long long)file->st_size);
+    evhttp_add_header(headers, "Content-Range", text);
+    return result == FILE_RANGE_PART && lseek(download->fd, start, SEEK_SET) == start;
+}
+
+/* Takes the download off its sandbox and gives the request back to be answered. */
+static struct evhttp_request *download_leave(struct download *download)
+{
+    sandbox_watch_remove(&download->watch);
+    return exchange_release(download->exchange);
+}
+
+/* Tells the client what comes, and begins. */
+static void download_begin(struct download *download, const struct stat *file)
+{
+    char length[32];
+    bool is_part;
+
+    if (!set_headers(download, file, &is_part)) {
+        struct evhttp_request *http = download_leave(download);
+
+        evhttp_remove_header(evhttp_request_get_output_headers(http), "Content-Type");
+        reply_error(http, 416, "invalid range: failed to overlap");
+        download_free(download);
+        return;
+    }
+    snprintf(length, sizeof length, "%lld", (long long)download->left);
+    evhttp_add_header(evhttp_request_get_output_headers(exchange_request(download->exchange)), "Content-Length",
+                      length);
+    exchange_stream(download->exchange, is_part ? 206 : 200, download_continue);
+    download_continue(download);
 }
 
 /* Init opened the file, or not. */
@@ -124,9 +178,7 @@ static void on_read_opened(struct control_message *answer, void *arg)
 
     if (fd >= 0 && !download->client_gone) {
         download->fd = fd;
-        download->left = file.st_size;
-        download_begin(download, file.st_size);
-        download_continue(download);
+        download_begin(download, &file);
         return;
     }
     sandbox_watch_remove(&download->watch);
@@ -140,10 +192,16 @@ static void on_read_opened(struct control_message *answer, void *arg)
 void envd_files_read(struct request *request)
 {
     struct download *download;
+    const char *problem;
     char *path;
 
-    if (!files_check_access(request) || (path = files_path(request, request_query(request, "path"))) == NULL)
+    if (!files_check_access(request, "read"))
         return;
+    path = files_resolve(request_query(request, "path"), &problem);
+    if (path == NULL) {
+        reply_error(request->http, 400, "%s: '%.64s'", problem, request_query(request, "path"));
+        return;
+    }
     download = memory_new(sizeof *download);
     download->out = evbuffer_new();
     if (download->out == NULL)
@@ -151,6 +209,7 @@ void envd_files_read(struct request *request)
     download->path = path;
     download->fd = -1;
     download->watch.ended = on_sandbox_ended;
+    download->watch.paused = on_sandbox_paused;
     if (!sandbox_order_open(request->sandbox, path, CONTROL_OPEN_READ, on_read_opened, download)) {
         reply_error(request->http, 500, "too many requests wait for this sandbox");
         download_free(download);

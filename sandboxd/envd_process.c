@@ -50,6 +50,12 @@ static void on_sandbox_ended(struct sandbox_watch *watch)
     stream_free(stream);
 }
 
+/* A pause cuts the stream; the process is stopped, and is there again afterwards. */
+static void on_sandbox_paused(struct sandbox_watch *watch)
+{
+    exchange_abort(((struct stream *)((char *)watch - offsetof(struct stream, watch)))->exchange);
+}
+
 /* The client left: the process runs on. */
 static void on_gone(void *arg)
 {
@@ -231,6 +237,7 @@ static void stream_start(struct request *request, const struct process_wish *wis
         return;
     }
     stream->watch.ended = on_sandbox_ended;
+    stream->watch.paused = on_sandbox_paused;
     sandbox_watch_add(request->sandbox, &stream->watch);
     stream->exchange = exchange_new(request->http, on_gone, stream);
 }

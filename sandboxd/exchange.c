@@ -102,6 +102,15 @@ void exchange_cut(struct exchange *exchange)
     evhttp_connection_free(connection);
 }
 
+void exchange_abort(struct exchange *exchange)
+{
+    void (*gone)(void *arg) = exchange->gone;
+    void *arg = exchange->arg;
+
+    exchange_cut(exchange);
+    gone(arg);
+}
+
 static void on_cut(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;

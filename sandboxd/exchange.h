@@ -36,7 +36,9 @@ void exchange_finish(struct exchange *exchange);
 
 /* Closes the connection without a word: no last chunk. Not from inside a callback of this connection. */
 void exchange_cut(struct exchange *exchange);
-/* The same from the loop, for a callback of this connection. The exchange is no more the caller's. */
+/* The same as though the client had closed it: gone(arg) is called. */
+void exchange_abort(struct exchange *exchange);
+/* The same as a cut, but from the loop, for a callback of this connection. The exchange is no more the caller's. */
 void exchange_cut_later(struct exchange *exchange);
 
 #endif

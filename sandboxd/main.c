@@ -1,11 +1,14 @@
-/* sandboxd: the local runtime. E2B's control API and envd on one unix socket, each sandbox one bubblewrap. */
+/* sandboxd: the local runtime. E2B's control API and envd on a unix socket and on loopback, each sandbox one
+ * bubblewrap. */
 #include "common/log.h"
 #include "sandboxd/check.h"
 #include "sandboxd/daemon.h"
 #include "sandboxd/gate.h"
+#include "sandboxd/listen.h"
 #include "sandboxd/options.h"
 #include "sandboxd/process.h"
 #include "sandboxd/server.h"
+#include "sandboxd/state_dir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,14 +19,8 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define INHERITED_FD   3
-#define LISTEN_BACKLOG 512
 
 /* All of this process. */
 struct program {
@@ -33,7 +30,10 @@ struct program {
     struct gate gate;
     struct sandbox_hooks hooks;
     struct daemon daemon;
-    struct server *server;
+    int state_dir_fd; /* -1: none */
+    struct api_keys *keys;
+    struct server *unix_server; /* NULL: none, as the next */
+    struct server *tcp_server;
     struct event *signals[3];
     struct event *owner; /* NULL: nobody's */
 };
@@ -72,78 +72,6 @@ static void raise_descriptor_limit(void)
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         log_warn("descriptor limit: %s", strerror(errno));
     log_info("up to %llu descriptors", (unsigned long long)limit.rlim_cur);
-}
-
-/* Whether systemd's protocol says that descriptor 3 is a socket for us. */
-static bool has_inherited_socket(void)
-{
-    const char *count = getenv("LISTEN_FDS");
-    const char *pid = getenv("LISTEN_PID");
-
-    return count != NULL && atoi(count) >= 1 && (pid == NULL || atoi(pid) == (int)getpid());
-}
-
-/* Removes a socket that nobody listens on any more; false when somebody does. */
-static bool remove_stale(const struct sockaddr_un *address)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool alive = fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof *address) == 0;
-
-    if (fd >= 0)
-        close(fd);
-    if (alive)
-        return false;
-    return unlink(address->sun_path) == 0 || errno == ENOENT;
-}
-
-/* A socket for the owner only: its mode is what guards the API. -1 with the reason logged. */
-static int bind_socket(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    mode_t before;
-    int fd, result;
-
-    if (strlen(path) >= sizeof address.sun_path) {
-        log_error("socket %s: the path is longer than %zu bytes", path, sizeof address.sun_path - 1);
-        return -1;
-    }
-    strcpy(address.sun_path, path);
-    if (!remove_stale(&address)) {
-        log_error("socket %s: in use by another process", path);
-        return -1;
-    }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    before = umask(0177);
-    result = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)&address, sizeof address);
-    umask(before);
-    if (result < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
-        log_error("socket %s: %s", path, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return -1;
-    }
-    return fd;
-}
-
-/* The listening socket, bound or inherited; -1 with the reason logged. */
-static int listening_socket(const struct options *options)
-{
-    int listening = 0;
-    socklen_t length = sizeof listening;
-
-    if (options->socket_path != NULL)
-        return bind_socket(options->socket_path);
-    if (!has_inherited_socket()) {
-        log_error("no socket: give --socket PATH, or pass one by LISTEN_FDS");
-        return -1;
-    }
-    if (getsockopt(INHERITED_FD, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0 || !listening) {
-        log_error("descriptor %d was announced by LISTEN_FDS but is no listening socket", INHERITED_FD);
-        return -1;
-    }
-    fcntl(INHERITED_FD, F_SETFL, O_NONBLOCK);
-    fcntl(INHERITED_FD, F_SETFD, FD_CLOEXEC);
-    return INHERITED_FD;
 }
 
 /* Tells who waits that requests are taken. */
@@ -283,6 +211,7 @@ static bool program_init(struct program *program)
     program->hooks = (struct sandbox_hooks){.exited = process_exited, .accepted = gate_accepted, .arg = &program->gate};
     program->daemon.template_dir = options->template_dir;
     program->daemon.limits = &options->limits;
+    program->daemon.max_sandboxes = options->max_sandboxes;
     program->daemon.sandboxes =
         sandbox_table_new(program->daemon.base, program->jail, &options->network_allow, &program->hooks);
     return program->daemon.sandboxes != NULL;
@@ -290,7 +219,9 @@ static bool program_init(struct program *program)
 
 static void program_free(struct program *program)
 {
-    server_free(program->server);
+    server_free(program->unix_server);
+    server_free(program->tcp_server);
+    api_keys_free(program->keys);
     sandbox_table_free(program->daemon.sandboxes);
     if (program->gate.dns != NULL)
         evdns_base_free(program->gate.dns, 0);
@@ -300,27 +231,90 @@ static void program_free(struct program *program)
     }
     if (program->owner != NULL)
         event_free(program->owner);
+    if (program->state_dir_fd >= 0)
+        close(program->state_dir_fd);
     if (program->daemon.base != NULL)
         event_base_free(program->daemon.base);
     jail_free(program->jail);
     libevent_global_shutdown();
 }
 
+/* Serves on a socket, which is taken; NULL with the reason logged. */
+static struct server *serve_on(struct program *program, int listen_fd, const struct api_keys *keys)
+{
+    struct server *server = listen_fd < 0 ? NULL : server_new(&program->daemon, listen_fd, keys);
+
+    if (listen_fd >= 0 && server == NULL) {
+        log_error("HTTP server: out of memory");
+        close(listen_fd);
+    }
+    return server;
+}
+
+/* The unix socket, bound or inherited, if there is to be one. */
+static bool serve_unix(struct program *program)
+{
+    const char *path = program->options.socket_path;
+
+    if (path == NULL && !listen_is_inherited()) {
+        if (program->options.listen.length != 0)
+            return true;
+        log_error("no socket: give --socket PATH or --listen ADDRESS:PORT, or pass one by LISTEN_FDS");
+        return false;
+    }
+    program->unix_server = serve_on(program, path != NULL ? listen_unix(path) : listen_inherited(), NULL);
+    if (program->unix_server != NULL)
+        log_info("listens on %s", path != NULL ? path : "an inherited socket");
+    return program->unix_server != NULL;
+}
+
+/* The keys that are taken over TCP; NULL with the reason logged. */
+static struct api_keys *read_keys(const struct program *program)
+{
+    struct api_keys *keys = NULL;
+    char *path;
+
+    if (program->options.api_key_file != NULL || program->state_dir_fd < 0)
+        return api_keys_new(program->options.api_key_file);
+    path = state_dir_key_file(program->options.state_dir, program->state_dir_fd);
+    if (path != NULL)
+        keys = api_keys_new(path);
+    free(path);
+    return keys;
+}
+
+/* The TCP socket of --listen, if there is to be one. */
+static bool serve_tcp(struct program *program)
+{
+    char name[LISTEN_NAME_MAX_BYTES];
+    int fd;
+
+    if (program->options.listen.length == 0)
+        return true;
+    program->keys = read_keys(program);
+    fd = program->keys == NULL ? -1 : listen_tcp(&program->options.listen);
+    if (fd >= 0)
+        listen_name(fd, name);
+    program->tcp_server = serve_on(program, fd, program->keys);
+    if (program->tcp_server == NULL)
+        return false;
+    log_info("listens on %s", name);
+    if (!api_keys_are_listed(program->keys))
+        log_warn("neither --api-key-file nor --state-dir: every user of this machine may make sandboxes on %s", name);
+    return true;
+}
+
 /* Serves until a signal; the exit code. */
 static int serve(struct program *program)
 {
-    int listen_fd = listening_socket(&program->options);
-
-    if (listen_fd < 0)
-        return 1;
-    program->server = server_new(&program->daemon, listen_fd);
-    if (program->server == NULL) {
-        log_error("HTTP server: out of memory");
-        close(listen_fd);
-        return 1;
+    if (program->options.state_dir != NULL) {
+        program->state_dir_fd = state_dir_open(program->options.state_dir);
+        if (program->state_dir_fd < 0)
+            return 1;
     }
-    log_info("sandboxd " SANDSTORM_VERSION " on %s, libevent %s, %zu endpoints allowed, home %u MiB, %u processes",
-             program->options.socket_path != NULL ? program->options.socket_path : "an inherited socket",
+    if (!serve_tcp(program) || !serve_unix(program))
+        return 1;
+    log_info("sandboxd " SANDSTORM_VERSION ", libevent %s, %zu endpoints allowed, home %u MiB, %u processes",
              event_get_version(), program->options.network_allow.count, program->options.limits.disk_mib,
              program->options.limits.processes);
     raise_descriptor_limit();
@@ -333,7 +327,7 @@ static int serve(struct program *program)
 
 int main(int argc, char **argv)
 {
-    static struct program program;
+    static struct program program = {.state_dir_fd = -1};
     int exit_code = 1;
 
     switch (options_parse(&program.options, argc, argv)) {

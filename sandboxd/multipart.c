@@ -1,12 +1,20 @@
 #include "sandboxd/multipart.h"
 
+#include "sandboxd/memory.h"
+
 #include <ctype.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 /* RFC 2046. */
 #define BOUNDARY_MAX_BYTES 70
+/* White space behind a delimiter. */
+#define BLANKS_MAX_BYTES 64
+/* The headers of one part. */
+#define HEAD_MAX_BYTES 16384
 
 /* A piece of text in place. */
 struct span {
@@ -190,44 +198,6 @@ static bool read_disposition(struct disposition *disposition, struct span header
     return true;
 }
 
-/* Adds a file, and takes its name over. */
-static bool add_file(struct multipart *multipart, struct disposition *disposition, const char *bytes, size_t length)
-{
-    char *filename = disposition->filename != NULL ? disposition->filename : strdup("");
-    struct multipart_file *grown = reallocarray(multipart->files, multipart->count + 1, sizeof *grown);
-
-    disposition->filename = NULL;
-    if (grown != NULL)
-        multipart->files = grown;
-    if (grown == NULL || filename == NULL) {
-        free(filename);
-        return false;
-    }
-    grown[multipart->count++] = (struct multipart_file){.filename = filename, .bytes = bytes, .length = length};
-    return true;
-}
-
-/* Adds one part, from the end of its boundary line to the CRLF before the next one. */
-static bool add_part(struct multipart *multipart, struct span part)
-{
-    struct disposition disposition = {0};
-    const char *blank = memmem(part.at, part.length, "\r\n\r\n", 4);
-    struct span headers;
-    bool done = true;
-
-    if (blank == NULL || multipart->count == MULTIPART_FILES_MAX)
-        return false;
-    /* The part begins with the CRLF of its boundary line; headers may be missing altogether. */
-    headers = blank == part.at ? (struct span){part.at, 0} : (struct span){part.at + 2, (size_t)(blank - part.at) - 2};
-    if (!read_disposition(&disposition, headers)) {
-        done = false;
-    } else if (disposition.name != NULL && strcmp(disposition.name, "file") == 0) {
-        done = add_file(multipart, &disposition, blank + 4, part.length - (size_t)(blank + 4 - part.at));
-    }
-    disposition_free(&disposition);
-    return done;
-}
-
 char *multipart_boundary(const char *content_type)
 {
     const char *found = strcasestr(content_type, "boundary=");
@@ -246,56 +216,177 @@ char *multipart_boundary(const char *content_type)
     return boundary;
 }
 
-/* Whether a delimiter at this place ends its line: CRLF, or "--" for the last, after optional blanks. */
-static bool ends_line(const char *at, const char *end, bool *last, const char **line_end)
-{
-    *last = end - at >= 2 && memcmp(at, "--", 2) == 0;
-    if (*last)
-        return true;
-    while (at < end && (*at == ' ' || *at == '\t'))
-        at++;
-    *line_end = at;
-    return end - at >= 2 && memcmp(at, "\r\n", 2) == 0;
-}
+/* --- the body ------------------------------------------------------------------------------------- */
 
-bool multipart_parse(struct multipart *multipart, const char *boundary, const char *body, size_t length)
-{
-    char delimiter[BOUNDARY_MAX_BYTES + 5] = "\r\n--";
+/* Where the bytes at the front of the input belong. */
+enum multipart_state {
+    STATE_HEAD,  /* from the CRLF of a delimiter's line on */
+    STATE_FILE,  /* a part that is a file */
+    STATE_OTHER, /* a part that is passed over; what stands before the first delimiter */
+    STATE_END,   /* behind the last delimiter */
+};
+
+struct multipart {
+    enum multipart_state state;
+    bool begun;
+    bool at_first; /* the CRLF that may begin the next delimiter is at the front, and no byte of the part itself */
+    char delimiter[sizeof "\r\n--" + BOUNDARY_MAX_BYTES];
     size_t delimiter_length;
-    const char *end = body + length;
-    const char *part = NULL; /* NULL: before the first delimiter */
-    const char *from = body;
-    bool last = false;
+    char *filename;
+};
 
-    *multipart = (struct multipart){0};
-    strncat(delimiter, boundary, BOUNDARY_MAX_BYTES);
-    delimiter_length = strlen(delimiter);
-    while (!last) {
-        const char *found, *after, *line_end = NULL;
+struct multipart *multipart_new(const char *boundary)
+{
+    struct multipart *multipart = memory_new(sizeof *multipart);
 
-        /* The first delimiter may stand at the very start, without its CRLF. */
-        if (from == body && length >= delimiter_length - 2 && memcmp(body, delimiter + 2, delimiter_length - 2) == 0) {
-            found = body;
-            after = body + delimiter_length - 2;
-        } else {
-            found = memmem(from, (size_t)(end - from), delimiter, delimiter_length);
-            if (found == NULL)
-                return false;
-            after = found + delimiter_length;
-        }
-        from = after;
-        if (!ends_line(after, end, &last, &line_end))
-            continue; /* not a delimiter: the boundary's text within a part */
-        if (part != NULL && !add_part(multipart, (struct span){part, (size_t)(found - part)}))
-            return false;
-        part = line_end;
-    }
-    return true;
+    multipart->state = STATE_OTHER;
+    multipart->delimiter_length =
+        (size_t)snprintf(multipart->delimiter, sizeof multipart->delimiter, "\r\n--%s", boundary);
+    return multipart;
 }
 
 void multipart_free(struct multipart *multipart)
 {
-    for (size_t i = 0; i < multipart->count; i++)
-        free(multipart->files[i].filename);
-    free(multipart->files);
+    if (multipart == NULL)
+        return;
+    free(multipart->filename);
+    free(multipart);
+}
+
+const char *multipart_filename(const struct multipart *multipart)
+{
+    return multipart->filename;
+}
+
+/* What stands where the text of a delimiter was found. */
+enum line {
+    LINE_NONE,       /* something else follows the text */
+    LINE_INCOMPLETE, /* its line is not all there */
+    LINE_NEXT,       /* a part begins */
+    LINE_LAST,       /* nothing comes */
+};
+
+/* Looks at the line of a delimiter; *length is what it takes without the CRLF at its end. */
+static enum line read_line(const struct multipart *multipart, struct evbuffer *in, size_t at, size_t *length)
+{
+    char rest[BLANKS_MAX_BYTES + 2];
+    struct evbuffer_ptr from;
+    size_t got, blanks = 0;
+
+    *length = multipart->delimiter_length;
+    if (evbuffer_ptr_set(in, &from, at + *length, EVBUFFER_PTR_SET) < 0)
+        return LINE_INCOMPLETE;
+    got = (size_t)evbuffer_copyout_from(in, &from, rest, sizeof rest);
+    if (got >= 2 && memcmp(rest, "--", 2) == 0)
+        return LINE_LAST;
+    while (blanks < got && (rest[blanks] == ' ' || rest[blanks] == '\t'))
+        blanks++;
+    *length += blanks;
+    if (got - blanks >= 2)
+        return memcmp(rest + blanks, "\r\n", 2) == 0 ? LINE_NEXT : LINE_NONE;
+    return got < sizeof rest ? LINE_INCOMPLETE : LINE_NONE;
+}
+
+/*
+ * Looks for the next delimiter. *before: how many bytes are sure to stand before it. The line is LINE_NONE when there
+ * is none yet, LINE_INCOMPLETE when more bytes tell.
+ */
+static enum line find_delimiter(const struct multipart *multipart, struct evbuffer *in, size_t *before, size_t *length)
+{
+    struct evbuffer_ptr from;
+    size_t held = multipart->delimiter_length - 1;
+
+    evbuffer_ptr_set(in, &from, 0, EVBUFFER_PTR_SET);
+    for (;;) {
+        struct evbuffer_ptr found = evbuffer_search(in, multipart->delimiter, multipart->delimiter_length, &from);
+        enum line line;
+
+        if (found.pos < 0)
+            break;
+        *before = (size_t)found.pos;
+        line = read_line(multipart, in, *before, length);
+        if (line != LINE_NONE)
+            return line;
+        from = found;
+        evbuffer_ptr_set(in, &from, 1, EVBUFFER_PTR_ADD);
+    }
+    *before = evbuffer_get_length(in) > held ? evbuffer_get_length(in) - held : 0;
+    return LINE_NONE;
+}
+
+/* Takes the head of a part: whose bytes come now. false when it is malformed. */
+static bool take_head(struct multipart *multipart, struct evbuffer *in, size_t length)
+{
+    struct disposition disposition = {0};
+    const char *at = (const char *)evbuffer_pullup(in, (ev_ssize_t)length + 4);
+    /* Headers may be missing altogether: the CRLF of the delimiter's line then begins the blank line. */
+    struct span headers = {.at = at + 2, .length = length == 0 ? 0 : length - 2};
+    bool good = memmem(at, length, multipart->delimiter, multipart->delimiter_length) == NULL &&
+                read_disposition(&disposition, headers);
+
+    multipart->state = STATE_OTHER;
+    if (good && disposition.name != NULL && strcmp(disposition.name, "file") == 0) {
+        multipart->state = STATE_FILE;
+        free(multipart->filename);
+        multipart->filename = disposition.filename != NULL ? disposition.filename : strdup("");
+        disposition.filename = NULL;
+    }
+    disposition_free(&disposition);
+    /* The second CRLF stays: the delimiter of a part without bytes may begin with it. */
+    evbuffer_drain(in, length + 2);
+    multipart->at_first = true;
+    return good && (multipart->state != STATE_FILE || multipart->filename != NULL);
+}
+
+/* In a head. */
+static enum multipart_event read_head(struct multipart *multipart, struct evbuffer *in)
+{
+    struct evbuffer_ptr blank = evbuffer_search(in, "\r\n\r\n", 4, NULL);
+
+    if (blank.pos < 0 && evbuffer_get_length(in) <= HEAD_MAX_BYTES)
+        return MULTIPART_MORE;
+    if (blank.pos < 0 || blank.pos > HEAD_MAX_BYTES || !take_head(multipart, in, (size_t)blank.pos))
+        return MULTIPART_MALFORMED;
+    return multipart->state == STATE_FILE ? MULTIPART_FILE : MULTIPART_AGAIN;
+}
+
+/* In a part: gives its bytes, or passes over them, up to the delimiter. */
+static enum multipart_event read_part(struct multipart *multipart, struct evbuffer *in, size_t *length)
+{
+    bool is_file = multipart->state == STATE_FILE;
+    size_t before, line_length = 0;
+    enum line line = find_delimiter(multipart, in, &before, &line_length);
+    bool is_whole = line == LINE_NEXT || line == LINE_LAST;
+
+    if (multipart->at_first && (before != 0 || !is_whole)) {
+        if (before < 2)
+            return MULTIPART_MORE;
+        evbuffer_drain(in, 2);
+        before -= 2;
+    }
+    multipart->at_first = false;
+    if (before > 0 && is_file) {
+        *length = before;
+        return MULTIPART_BYTES;
+    }
+    evbuffer_drain(in, before);
+    if (!is_whole)
+        return MULTIPART_MORE;
+    evbuffer_drain(in, line_length);
+    multipart->state = line == LINE_NEXT ? STATE_HEAD : STATE_END;
+    return is_file ? MULTIPART_FILE_END : MULTIPART_AGAIN;
+}
+
+enum multipart_event multipart_next(struct multipart *multipart, struct evbuffer *in, size_t *length)
+{
+    enum multipart_event event = MULTIPART_AGAIN;
+
+    if (!multipart->begun) {
+        /* The first delimiter may stand at the very start, without its CRLF. */
+        evbuffer_prepend(in, "\r\n", 2);
+        multipart->begun = multipart->at_first = true;
+    }
+    while (event == MULTIPART_AGAIN && multipart->state != STATE_END)
+        event = multipart->state == STATE_HEAD ? read_head(multipart, in) : read_part(multipart, in, length);
+    return event == MULTIPART_AGAIN ? MULTIPART_END : event;
 }

@@ -14,6 +14,7 @@ enum option_type {
     OPTION_DESCRIPTOR,
     OPTION_FLAG,
     OPTION_ENDPOINT,
+    OPTION_LISTEN,
     OPTION_LEVEL,
     OPTION_HELP,
 };
@@ -28,6 +29,12 @@ static const struct {
 } table[] = {
     {"socket", "PATH", OPTION_TEXT, offsetof(struct options, socket_path), 0, 0,
      "listen on this unix socket (default: the socket inherited as descriptor 3)"},
+    {"listen", "ADDRESS:PORT", OPTION_LISTEN, offsetof(struct options, listen), 0, 0,
+     "listen on this loopback address too, for SDKs; port 0 is any free one"},
+    {"api-key-file", "FILE", OPTION_TEXT, offsetof(struct options, api_key_file), 0, 0,
+     "the keys that --listen takes, one a line (default: --state-dir's, else any)"},
+    {"state-dir", "DIR", OPTION_TEXT, offsetof(struct options, state_dir), 0, 0,
+     "a folder of this program alone: a lock, and a key if there is no --api-key-file"},
     {"template-dir", "DIR", OPTION_TEXT, offsetof(struct options, template_dir), 0, 0,
      "one folder per template: DIR/NAME/node_modules"},
     {"init", "PATH", OPTION_TEXT, offsetof(struct options, init_path), 0, 0,
@@ -40,6 +47,8 @@ static const struct {
      "size of a sandbox's home, in memory (default: 1024)"},
     {"processes", "N", OPTION_NUMBER, offsetof(struct options, limits.processes), 128, 1024 * 1024,
      "processes and threads of a sandbox (default: 1024)"},
+    {"max-sandboxes", "N", OPTION_NUMBER, offsetof(struct options, max_sandboxes), 1, JAIL_SLOTS_MAX,
+     "sandboxes at once, paused ones too (default: 4096)"},
     {"ready-fd", "FD", OPTION_DESCRIPTOR, offsetof(struct options, ready_fd), 3, INT_MAX,
      "write a newline to this descriptor and close it once requests are taken"},
     {"owner-fd", "FD", OPTION_DESCRIPTOR, offsetof(struct options, owner_fd), 3, INT_MAX,
@@ -57,7 +66,7 @@ static const struct {
 
 static void print_help(void)
 {
-    printf("usage: sandboxd [option]...\nServes sandboxes, E2B's API on a unix socket over bubblewrap.\n\n");
+    printf("usage: sandboxd [option]...\nServes sandboxes, E2B's API over bubblewrap.\n\n");
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         char left[40];
 
@@ -106,6 +115,8 @@ static bool store(struct options *options, size_t index, const char *value)
         return true;
     case OPTION_ENDPOINT:
         return add_endpoint(&options->network_allow, value);
+    case OPTION_LISTEN:
+        return listen_parse(value, place) == NULL;
     case OPTION_LEVEL:
         return log_level_parse(value, place);
     case OPTION_HELP:
@@ -114,13 +125,25 @@ static bool store(struct options *options, size_t index, const char *value)
     log_panic("option --%s cannot be stored", table[index].name);
 }
 
+static void say_bad_value(size_t index, const char *value)
+{
+    struct listen_address ignored;
+    const char *reason = table[index].type == OPTION_LISTEN ? listen_parse(value, &ignored) : NULL;
+
+    fprintf(stderr, "sandboxd: bad value for --%s: %s%s%s\n", table[index].name, value, reason == NULL ? "" : ": ",
+            reason == NULL ? "" : reason);
+}
+
 enum options_result options_parse(struct options *options, int argc, char **argv)
 {
     struct option longs[OPTION_COUNT + 1] = {0};
     int index = 0, code;
 
-    *options = (struct options){
-        .limits = {.disk_mib = 1024, .processes = 1024}, .ready_fd = -1, .owner_fd = -1, .log_level = LOG_LEVEL_INFO};
+    *options = (struct options){.limits = {.disk_mib = 1024, .processes = 1024},
+                                .max_sandboxes = JAIL_SLOTS_MAX,
+                                .ready_fd = -1,
+                                .owner_fd = -1,
+                                .log_level = LOG_LEVEL_INFO};
     for (size_t i = 0; i < OPTION_COUNT; i++)
         longs[i] =
             (struct option){.name = table[i].name, .has_arg = table[i].value == NULL ? no_argument : required_argument};
@@ -130,9 +153,13 @@ enum options_result options_parse(struct options *options, int argc, char **argv
             return OPTIONS_HELP;
         }
         if (!store(options, (size_t)index, optarg)) {
-            fprintf(stderr, "sandboxd: bad value for --%s: %s\n", table[index].name, optarg);
+            say_bad_value((size_t)index, optarg);
             return OPTIONS_USAGE;
         }
+    }
+    if (code == -1 && options->api_key_file != NULL && options->listen.length == 0) {
+        fprintf(stderr, "sandboxd: --api-key-file is for --listen: the unix socket asks for no key\n");
+        return OPTIONS_USAGE;
     }
     if (code != -1 || optind < argc) {
         if (code == -1)

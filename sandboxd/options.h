@@ -5,15 +5,20 @@
 #include "common/log.h"
 #include "sandboxd/endpoint.h"
 #include "sandboxd/jail.h"
+#include "sandboxd/listen.h"
 
 #include <stdbool.h>
 
 struct options {
-    const char *socket_path;  /* NULL: inherited */
+    const char *socket_path; /* NULL: inherited, or none */
+    struct listen_address listen;
+    const char *api_key_file; /* NULL: the one in the state directory; without that, any key will do */
+    const char *state_dir;    /* or NULL */
     const char *template_dir; /* NULL: only the template "base" */
     const char *init_path;    /* NULL: beside this program */
     struct endpoint_list network_allow;
     struct jail_limits limits;
+    unsigned max_sandboxes;
     int ready_fd; /* -1: nobody waits */
     int owner_fd; /* a pipe whose other ends its owners hold; -1: nobody's */
     bool check;

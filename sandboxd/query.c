@@ -1,8 +1,10 @@
 #include "sandboxd/query.h"
 
 #include <event2/http.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Form-decodes: + is a blank. Allocated. */
 static char *form_decode(const char *text)
@@ -57,5 +59,51 @@ bool query_metadata_matches(const json_t *metadata, const json_t *wanted)
         if (own == NULL || !json_equal(own, value))
             return false;
     }
+    return true;
+}
+
+/* Reads a fraction of a second, from its dot, if it is there; moves past it. */
+static long read_fraction(const char **text)
+{
+    long microseconds = 0;
+    long digit_value = 100000;
+
+    if (**text != '.')
+        return 0;
+    for (++*text; **text >= '0' && **text <= '9'; ++*text) {
+        microseconds += (**text - '0') * digit_value;
+        digit_value /= 10;
+    }
+    return microseconds;
+}
+
+/* Reads Z or an offset, in seconds, that fills the text; false when it is neither. */
+static bool read_offset(const char *text, long *seconds)
+{
+    unsigned hours, minutes;
+    int end = 0;
+
+    *seconds = 0;
+    if (strcmp(text, "Z") == 0 || strcmp(text, "z") == 0)
+        return true;
+    if ((*text != '+' && *text != '-') || sscanf(text + 1, "%2u:%2u%n", &hours, &minutes, &end) != 2 || end != 5 ||
+        text[6] != '\0' || hours > 23 || minutes > 59)
+        return false;
+    *seconds = (long)(hours * 3600 + minutes * 60) * (*text == '-' ? -1 : 1);
+    return true;
+}
+
+bool query_time(const char *text, long long *microseconds)
+{
+    struct tm date = {0};
+    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &date);
+    long fraction, offset;
+
+    if (rest == NULL)
+        return false;
+    fraction = read_fraction(&rest);
+    if (!read_offset(rest, &offset))
+        return false;
+    *microseconds = ((long long)timegm(&date) - offset) * 1000000 + fraction;
     return true;
 }

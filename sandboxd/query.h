@@ -14,4 +14,7 @@ json_t *query_metadata(const char *text) __attribute__((warn_unused_result));
 /* Whether every wanted pair is in the metadata (which may be NULL). */
 bool query_metadata_matches(const json_t *metadata, const json_t *wanted);
 
+/* Reads an RFC 3339 time, cut to microseconds since 1970; false when it is none. */
+bool query_time(const char *text, long long *microseconds) __attribute__((warn_unused_result));
+
 #endif

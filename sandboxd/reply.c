@@ -48,6 +48,11 @@ void reply_json(struct evhttp_request *http, int status, json_t *body)
     send_json(http, status, body, "application/json");
 }
 
+void reply_json_as_text(struct evhttp_request *http, json_t *body)
+{
+    send_json(http, 200, body, "text/plain; charset=utf-8");
+}
+
 void reply_error(struct evhttp_request *http, int status, const char *format, ...)
 {
     char message[MESSAGE_MAX_BYTES];
@@ -59,6 +64,11 @@ void reply_error(struct evhttp_request *http, int status, const char *format, ..
     set_header(http, "X-Content-Type-Options", "nosniff");
     send_json(http, status, json_pack("{s:i, s:s}", "code", status, "message", message),
               "application/json; charset=utf-8");
+}
+
+void reply_no_such(struct evhttp_request *http, const char *id)
+{
+    reply_error(http, 404, "Sandbox \"%s\" doesn't exist or you don't have access to it", id);
 }
 
 void reply_no_sandbox(struct evhttp_request *http, const char *id)

@@ -82,11 +82,12 @@ void sandbox_end(struct sandbox *sandbox, const char *why, void (*ended)(void *a
     if (sandbox->state == SANDBOX_ENDING)
         return;
     log_info("sandbox %s ends: %s", sandbox->id, why);
-    if (sandbox->state == SANDBOX_RUNNING) {
+    if (sandbox->state == SANDBOX_RUNNING || sandbox->state == SANDBOX_PAUSED) {
         LIST_REMOVE(sandbox, next);
         LIST_INSERT_HEAD(&sandbox->table->unlisted, sandbox, next);
     }
     sandbox->state = SANDBOX_ENDING;
+    sandbox->table->count--;
     evtimer_del(own->timer);
     tell_watches(own);
     sandbox_orders_forget(own);
@@ -185,8 +186,7 @@ static void order_listeners(struct sandbox *sandbox)
     }
 }
 
-/* Sets when the sandbox ends. */
-static void set_lifetime(struct sandbox *sandbox, int timeout_s)
+void sandbox_set_lifetime(struct sandbox *sandbox, int timeout_s)
 {
     struct timeval lifetime = {.tv_sec = timeout_s};
 
@@ -218,7 +218,7 @@ static void on_hello(struct sandbox *sandbox, pid_t init_pid)
     LIST_INSERT_HEAD(sandbox_bucket(sandbox->table, sandbox->id), sandbox, next);
     sandbox->state = SANDBOX_RUNNING;
     gettimeofday(&sandbox->started_at, NULL);
-    set_lifetime(sandbox, own->timeout_s);
+    sandbox_set_lifetime(sandbox, sandbox->timeout_s);
     own->ready = NULL;
     ready(sandbox, NULL, own->ready_arg);
 }
@@ -244,6 +244,7 @@ static void on_notice(void *arg, struct control_message *notice)
         break;
     case CONTROL_SPAWNED:
     case CONTROL_OPENED:
+    case CONTROL_FROZEN:
         sandbox_orders_answer(sandbox, notice);
         break;
     case CONTROL_EXITED:
@@ -273,6 +274,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
+    if (sandbox->state == SANDBOX_RUNNING && sandbox->auto_pause && sandbox_pause(sandbox, NULL, NULL))
+        return;
     sandbox_end(sandbox, sandbox->state == SANDBOX_STARTING ? "init did not answer" : "end of life", NULL, NULL);
 }
 
@@ -289,7 +292,9 @@ static struct sandbox *sandbox_new(struct sandbox_table *table, const struct san
     }
     own->init_pidfd = -1;
     own->errors_fd = -1;
-    own->timeout_s = wish->timeout_s;
+    sandbox->timeout_s = wish->timeout_s;
+    sandbox->auto_pause = wish->auto_pause;
+    sandbox->auto_resume = wish->auto_resume;
     sandbox->private = own;
     sandbox->table = table;
     sandbox->state = SANDBOX_STARTING;
@@ -320,6 +325,7 @@ static void attach(struct sandbox *sandbox, const struct jail_process *process)
         evtimer_add(own->timer, &start_limit) < 0)
         log_panic("out of memory");
     LIST_INSERT_HEAD(&sandbox->table->unlisted, sandbox, next);
+    sandbox->table->count++;
 }
 
 /* The environment that every command of this sandbox gets after the client's own globals. */
@@ -358,12 +364,6 @@ bool sandbox_start(struct sandbox_table *table, const struct sandbox_wish *wish,
     order_listeners(sandbox);
     channel_send(sandbox->private->channel, &hello);
     return true;
-}
-
-void sandbox_set_timeout(struct sandbox *sandbox, int timeout_s)
-{
-    if (sandbox->state == SANDBOX_RUNNING)
-        set_lifetime(sandbox, timeout_s);
 }
 
 /* --- what hangs on it ----------------------------------------------------------------------------- */

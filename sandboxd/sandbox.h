@@ -29,6 +29,7 @@
 enum sandbox_state {
     SANDBOX_STARTING, /* bwrap runs, init has not answered; in no table */
     SANDBOX_RUNNING,  /* in the table of its id */
+    SANDBOX_PAUSED,   /* in that table still: its processes are stopped, it takes no traffic and has no end */
     SANDBOX_ENDING,   /* killed, in the table of the ending; freed when bwrap is reaped */
 };
 
@@ -40,6 +41,8 @@ struct sandbox_table;
 struct sandbox_watch {
     LIST_ENTRY(sandbox_watch) next;
     void (*ended)(struct sandbox_watch *watch); /* called once, after the watch was taken off */
+    /* Called when a pause cuts the traffic of clients; may take its own watch off. NULL: it outlives pauses. */
+    void (*paused)(struct sandbox_watch *watch);
 };
 
 /* What a client asks for. */
@@ -50,6 +53,8 @@ struct sandbox_wish {
     const json_t *envs;       /* object or NULL */
     int timeout_s;
     bool secure;
+    bool auto_pause;  /* the end of its time pauses it */
+    bool auto_resume; /* traffic resumes it */
 };
 
 LIST_HEAD(process_list, process);
@@ -62,7 +67,10 @@ struct sandbox {
     json_t *metadata; /* NULL when none was given */
     json_t *envs;     /* the global environment of its commands */
     struct timeval started_at;
-    struct timeval end_at;
+    struct timeval end_at; /* of a paused one: when it was paused */
+    bool auto_pause;
+    bool auto_resume;
+    int timeout_s; /* the life it was asked to have */
     struct process_list processes;
     unsigned gate_connections; /* gate.c's */
 
@@ -94,9 +102,11 @@ void sandbox_table_free(struct sandbox_table *table);
 void sandbox_table_end_all(struct sandbox_table *table, void (*done)(void *arg), void *arg);
 /* Tells that a child of this process was reaped. */
 void sandbox_table_reaped(struct sandbox_table *table, pid_t pid, int status);
-/* Calls visit for every sandbox that runs. */
+/* How many there are, without those that end. */
+unsigned sandbox_table_count(const struct sandbox_table *table);
+/* Calls visit for every sandbox that runs or is paused. */
 void sandbox_table_each(struct sandbox_table *table, void (*visit)(struct sandbox *sandbox, void *arg), void *arg);
-/* The running sandbox of this id, or NULL. */
+/* The running or paused sandbox of this id, or NULL. */
 struct sandbox *sandbox_find(struct sandbox_table *table, const char *id);
 
 /* ready(sandbox, NULL, arg) or ready(NULL, reason, arg) is called once, from the loop, if this returns true. */
@@ -107,8 +117,10 @@ bool sandbox_start(struct sandbox_table *table, const struct sandbox_wish *wish,
 /* Begins the end; ended(arg), if any, is called when no process is left. why is for the log. */
 void sandbox_end(struct sandbox *sandbox, const char *why, void (*ended)(void *arg), void *arg);
 
-/* Lets it live for so long from now on. 0 ends it at once, from the loop. */
+/* Lets a running one live for so long from now on. 0 ends it at once, from the loop. */
 void sandbox_set_timeout(struct sandbox *sandbox, int timeout_s);
+/* The same, but never shortens its life. */
+void sandbox_extend(struct sandbox *sandbox, int timeout_s);
 
 void sandbox_watch_add(struct sandbox *sandbox, struct sandbox_watch *watch);
 void sandbox_watch_remove(struct sandbox_watch *watch);
@@ -123,6 +135,14 @@ int sandbox_add_proxy_envs(const struct sandbox *sandbox, json_t *envs) __attrib
  * orders something has a watch on the sandbox too.
  */
 typedef void (*sandbox_answer)(struct control_message *answer, void *arg);
+
+/*
+ * Pauses a running one: out of reach and its traffic cut when this returns. paused, if any, is called once every
+ * process in it is stopped. false when too many orders wait for an answer.
+ */
+bool sandbox_pause(struct sandbox *sandbox, sandbox_answer paused, void *arg) __attribute__((warn_unused_result));
+/* Lets a paused one run again, with so much time left; false as above. */
+bool sandbox_resume(struct sandbox *sandbox, int timeout_s) __attribute__((warn_unused_result));
 
 /* The orders of control.h. Descriptors are taken in every case; false when too many orders wait for an answer. */
 bool sandbox_order_spawn(struct sandbox *sandbox, int argc, unsigned envc, const int fds[static CONTROL_FDS_MAX],

@@ -31,7 +31,6 @@ LIST_HEAD(end_waiter_list, end_waiter);
 /* What only this file touches. */
 struct sandbox_private {
     pid_t bwrap_pid;
-    int timeout_s;  /* the life it was asked to have, once it runs */
     int init_pidfd; /* -1 until init answered */
     struct channel *channel;
     struct event *timer;  /* start limit, then end of life */
@@ -57,6 +56,7 @@ struct sandbox_table {
     const struct sandbox_hooks *hooks;
     struct sandbox_list running[SANDBOX_BUCKETS];
     struct sandbox_list unlisted; /* STARTING and ENDING */
+    unsigned count;               /* of all but ENDING */
     void (*all_ended)(void *arg);
     void *all_ended_arg;
 };
@@ -64,11 +64,18 @@ struct sandbox_table {
 /* The list of the running sandboxes with ids like this one. */
 struct sandbox_list *sandbox_bucket(struct sandbox_table *table, const char *id);
 
+/* Sets when the life of a sandbox ends. */
+void sandbox_set_lifetime(struct sandbox *sandbox, int timeout_s);
+
 /* Tells those who waited for the start, which then failed, and for the end. */
 void sandbox_tell_ended(struct sandbox *sandbox);
 
 /* Frees a sandbox of which nothing runs any more. */
 void sandbox_free(struct sandbox *sandbox);
+
+/* Orders that every process be stopped, or continued; false when too many orders wait. */
+bool sandbox_order_freeze(struct sandbox *sandbox, bool stop, sandbox_answer answer, void *arg)
+    __attribute__((warn_unused_result));
 
 /* Gives the answer to the order that waits for it; an answer nobody waits for is dropped. */
 void sandbox_orders_answer(struct sandbox *sandbox, struct control_message *answer);

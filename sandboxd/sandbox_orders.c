@@ -83,6 +83,17 @@ bool sandbox_order_open(struct sandbox *sandbox, const char *path, enum control_
     return true;
 }
 
+bool sandbox_order_freeze(struct sandbox *sandbox, bool stop, sandbox_answer answer, void *arg)
+{
+    struct control_message order = {.header = {.kind = CONTROL_FREEZE, .flags = stop}};
+
+    order.header.tag = expect_answer(sandbox, CONTROL_FROZEN, answer, arg);
+    if (order.header.tag == 0)
+        return false;
+    channel_send(sandbox->private->channel, &order);
+    return true;
+}
+
 void sandbox_order_signal(struct sandbox *sandbox, pid_t pid, int signal_number)
 {
     struct control_message order = {.header = {.kind = CONTROL_SIGNAL, .value = pid, .flags = (uint32_t)signal_number}};

@@ -49,6 +49,11 @@ struct sandbox *sandbox_find(struct sandbox_table *table, const char *id)
     return NULL;
 }
 
+unsigned sandbox_table_count(const struct sandbox_table *table)
+{
+    return table->count;
+}
+
 void sandbox_table_each(struct sandbox_table *table, void (*visit)(struct sandbox *sandbox, void *arg), void *arg)
 {
     for (size_t i = 0; i < SANDBOX_BUCKETS; i++) {

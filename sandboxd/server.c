@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "sandboxd/access.h"
+#include "sandboxd/envd_files.h"
 #include "sandboxd/reply.h"
 
 #include <ctype.h>
@@ -18,6 +19,8 @@
 struct server {
     struct daemon *daemon;
     struct evhttp *http;
+    struct intake_table *intakes;
+    const struct api_keys *keys; /* NULL: none is asked for */
 };
 
 /* What a route belongs to, and so how its errors look. */
@@ -33,12 +36,12 @@ struct route {
     int method;       /* enum evhttp_cmd_type */
     const char *path; /* "*" stands for the id of a sandbox */
     request_handler handler;
-    bool own_token_check;
+    bool own_token_check; /* or none */
 };
 
 /* The control API. */
 static const struct route api_routes[] = {
-    {ROUTE_API, EVHTTP_REQ_GET, "/health", api_health, false},
+    {ROUTE_API, EVHTTP_REQ_GET, "/health", api_health, true},
     {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes", api_create, false},
     {ROUTE_API, EVHTTP_REQ_POST, "/v2/sandboxes", api_create, false},
     {ROUTE_API, EVHTTP_REQ_GET, "/sandboxes", api_list, false},
@@ -46,6 +49,17 @@ static const struct route api_routes[] = {
     {ROUTE_API, EVHTTP_REQ_GET, "/sandboxes/*", api_get, false},
     {ROUTE_API, EVHTTP_REQ_DELETE, "/sandboxes/*", api_delete, false},
     {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/timeout", api_timeout, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/refreshes", api_refresh, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/connect", api_connect, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/v2/sandboxes/*/connect", api_connect, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/resume", api_resume, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/pause", api_pause, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/fork", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_POST, "/sandboxes/*/snapshots", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_PUT, "/sandboxes/*/network", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_GET, "/sandboxes/*/metrics", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_GET, "/sandboxes/*/logs", api_unimplemented, false},
+    {ROUTE_API, EVHTTP_REQ_GET, "/v2/sandboxes/*/logs", api_unimplemented, false},
 };
 
 /* A sandbox's envd. */
@@ -65,7 +79,8 @@ static const char *const reserved_paths[] = {"/init",     "/freeze", "/unfreeze"
 static const struct {
     int method;
     const char *name;
-} methods[] = {{EVHTTP_REQ_GET, "GET"}, {EVHTTP_REQ_POST, "POST"}, {EVHTTP_REQ_DELETE, "DELETE"}};
+} methods[] = {
+    {EVHTTP_REQ_GET, "GET"}, {EVHTTP_REQ_POST, "POST"}, {EVHTTP_REQ_DELETE, "DELETE"}, {EVHTTP_REQ_PUT, "PUT"}};
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
@@ -208,6 +223,12 @@ static bool names_sandbox(struct request *request, int *port)
     return host != NULL && read_host(host, request->id, sizeof request->id, port);
 }
 
+/* Whether it is one of the signed URLs of SDKs, which name no sandbox: its token is the only one that fits. */
+static bool is_signed_url(struct request *request, const char *path)
+{
+    return strcmp(path, "/files") == 0 && request_query(request, "signature") != NULL;
+}
+
 /* The proxy's answer to a path of the control plane. */
 static bool answer_reserved(struct request *request, const char *path)
 {
@@ -268,12 +289,18 @@ static bool check_type(struct request *request, const struct route *route)
     return false;
 }
 
+/* Whether it takes traffic, by which a paused one may be made to run again. */
+static bool is_awake(struct sandbox *sandbox)
+{
+    return sandbox->state == SANDBOX_RUNNING || (sandbox->auto_resume && sandbox_resume(sandbox, sandbox->timeout_s));
+}
+
 static void dispatch_sandbox(struct request *request, const char *path, int port)
 {
     const struct route *route;
 
     request->sandbox = sandbox_find(request->daemon->sandboxes, request->id);
-    if (request->sandbox == NULL) {
+    if (request->sandbox == NULL || !is_awake(request->sandbox)) {
         reply_no_sandbox(request->http, request->id);
         return;
     }
@@ -295,7 +322,8 @@ static bool find_sandbox(struct request *request)
 {
     char *dash = strchr(request->id, '-');
 
-    if (dash != NULL && strchr(dash + 1, '-') != NULL) {
+    if (request->id[strspn(request->id, "-abcdefghijklmnopqrstuvwxyz0123456789")] != '\0' ||
+        (dash != NULL && strchr(dash + 1, '-') != NULL)) {
         reply_error(request->http, 400, "Invalid sandbox ID");
         return false;
     }
@@ -304,15 +332,40 @@ static bool find_sandbox(struct request *request)
     request->sandbox = sandbox_find(request->daemon->sandboxes, request->id);
     if (request->sandbox != NULL)
         return true;
-    reply_error(request->http, 404, "Sandbox \"%s\" doesn't exist or you don't have access to it", request->id);
+    reply_no_such(request->http, request->id);
     return false;
 }
 
-static void dispatch_api(struct request *request, const char *path)
+/* Checks the API key, where one is asked for; answers and returns false when it is not taken. */
+static bool check_key(struct request *request, const struct route *route, const struct api_keys *keys)
+{
+    const char *refusal = NULL;
+
+    if (keys != NULL && !route->own_token_check)
+        refusal = api_keys_refusal(keys, request_header(request, "X-API-KEY"));
+    if (refusal != NULL)
+        reply_error(request->http, 401, "%s", refusal);
+    return refusal == NULL;
+}
+
+/* Finds the sandbox of a signed URL. */
+static void dispatch_signed(struct request *request, const char *path)
+{
+    struct sandbox *sandbox = files_find_signed(request);
+
+    if (sandbox == NULL) {
+        reply_error(request->http, 401, "invalid signature");
+        return;
+    }
+    strcpy(request->id, sandbox->id);
+    dispatch_sandbox(request, path, ENVD_PORT);
+}
+
+static void dispatch_api(struct request *request, const char *path, const struct api_keys *keys)
 {
     const struct route *route = find_route(request, api_routes, COUNT(api_routes), path);
 
-    if (route == NULL)
+    if (route == NULL || !check_key(request, route, keys))
         return;
     request->is_v2 = strncmp(path, "/v2/", 4) == 0;
     if (request->id[0] == '\0' || find_sandbox(request))
@@ -321,45 +374,66 @@ static void dispatch_api(struct request *request, const char *path)
 
 /* --- evhttp --------------------------------------------------------------------------------------- */
 
-static void on_request(struct evhttp_request *http, void *arg)
+/* Whether the body is not too large; answers when it is. */
+static bool check_size(const struct request *request, size_t max)
 {
-    struct server *server = arg;
-    struct request request = {.daemon = server->daemon, .http = http};
+    if (evbuffer_get_length(evhttp_request_get_input_buffer(request->http)) <= max)
+        return true;
+    reply_error(request->http, 413, "request body is larger than %zu bytes", max);
+    return false;
+}
+
+static void handle(struct server *server, struct evhttp_request *http, struct intake *intake)
+{
+    struct request request = {.daemon = server->daemon, .http = http, .intake = intake};
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(http);
     const char *query = evhttp_uri_get_query(uri);
     const char *path = evhttp_uri_get_path(uri);
+    bool is_api;
     int port;
 
     TAILQ_INIT(&request.query);
-    if (evbuffer_get_length(evhttp_request_get_input_buffer(http)) > SERVER_BODY_MAX_BYTES) {
-        reply_error(http, 413, "request body is larger than %zu bytes", SERVER_BODY_MAX_BYTES);
+    is_api = !names_sandbox(&request, &port);
+    if (!check_size(&request, is_api ? SERVER_API_BODY_MAX_BYTES : SERVER_RPC_BODY_MAX_BYTES))
         return;
-    }
     if (query != NULL && evhttp_parse_query_str(query, &request.query) < 0) {
         reply_error(http, 400, "malformed query");
         return;
     }
     path = path == NULL ? "" : path;
     log_debug("%s %s", evhttp_request_get_command(http) == EVHTTP_REQ_GET ? "GET" : "request", path);
-    if (names_sandbox(&request, &port))
+    if (!is_api)
         dispatch_sandbox(&request, path, port);
+    else if (is_signed_url(&request, path))
+        dispatch_signed(&request, path);
     else
-        dispatch_api(&request, path);
+        dispatch_api(&request, path, server->keys);
     evhttp_clear_headers(&request.query);
 }
 
-struct server *server_new(struct daemon *daemon, int listen_fd)
+static void on_request(struct evhttp_request *http, void *arg)
+{
+    struct server *server = arg;
+    struct intake *intake = intake_begin(server->intakes, http);
+
+    handle(server, http, intake);
+    intake_finish(intake);
+}
+
+struct server *server_new(struct daemon *daemon, int listen_fd, const struct api_keys *keys)
 {
     struct server *server = calloc(1, sizeof *server);
 
     if (server == NULL || (server->http = evhttp_new(daemon->base)) == NULL ||
+        (server->intakes = intake_table_new(daemon->base, server->http)) == NULL ||
         evhttp_accept_socket(server->http, listen_fd) < 0) {
         server_free(server);
         return NULL;
     }
     server->daemon = daemon;
+    server->keys = keys;
     evhttp_set_max_headers_size(server->http, HEADERS_MAX_BYTES);
-    evhttp_set_max_body_size(server->http, (ssize_t)(SERVER_BODY_MAX_BYTES + BODY_SLACK_BYTES));
+    evhttp_set_max_body_size(server->http, (ssize_t)(SERVER_RPC_BODY_MAX_BYTES + BODY_SLACK_BYTES));
     evhttp_set_default_content_type(server->http, NULL);
     evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_DELETE | EVHTTP_REQ_PUT |
                                                  EVHTTP_REQ_PATCH | EVHTTP_REQ_HEAD | EVHTTP_REQ_OPTIONS);
@@ -373,5 +447,6 @@ void server_free(struct server *server)
         return;
     if (server->http != NULL)
         evhttp_free(server->http);
+    intake_table_free(server->intakes);
     free(server);
 }

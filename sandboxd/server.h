@@ -6,15 +6,21 @@
 #ifndef SANDBOXD_SERVER_H
 #define SANDBOXD_SERVER_H
 
+#include "sandboxd/api_key.h"
 #include "sandboxd/daemon.h"
 
-/* A request body above this is answered 413; it is held in memory. */
-#define SERVER_BODY_MAX_BYTES ((size_t)64 * 1024 * 1024)
+/* Bodies above this are answered 413, for they are held in memory. Files come by the intake, without a limit. */
+#define SERVER_API_BODY_MAX_BYTES ((size_t)16 * 1024 * 1024)
+#define SERVER_RPC_BODY_MAX_BYTES ((size_t)64 * 1024 * 1024)
 
 struct server;
 
-/* Accepts on the listening socket from now on, and takes it. NULL when memory is out. */
-struct server *server_new(struct daemon *daemon, int listen_fd) __attribute__((warn_unused_result));
+/*
+ * Accepts on the listening socket from now on, and takes it. The control API asks for one of the keys, which must
+ * outlive the server; NULL: for none. NULL when memory is out.
+ */
+struct server *server_new(struct daemon *daemon, int listen_fd, const struct api_keys *keys)
+    __attribute__((warn_unused_result));
 void server_free(struct server *server);
 
 #endif

@@ -24,12 +24,14 @@ enum control_kind {
     CONTROL_SPAWN,      /* tag, value = argc, flags = number of envs; fds: strings, stdin, stdout, stderr */
     CONTROL_SIGNAL,     /* value = pid of a spawned process, flags = signal */
     CONTROL_OPEN,       /* tag, flags = enum control_open_mode; payload = absolute path */
+    CONTROL_FREEZE,     /* tag, flags = 1: stop every process but init, 0: continue them */
     /* Notices. */
     CONTROL_LISTEN_FAILED, /* tag = listener, value = errno */
     CONTROL_SPAWNED,       /* tag, value = pid, or -errno with flags = enum control_spawn_stage */
     CONTROL_EXITED,        /* value = pid, flags = wait status */
     CONTROL_OPENED,        /* tag, value = 0 with one fd, or -errno */
     CONTROL_ACCEPTED,      /* tag = listener; one fd: the connection */
+    CONTROL_FROZEN,        /* tag: the CONTROL_FREEZE was done */
 };
 
 enum control_open_mode {

@@ -130,12 +130,20 @@ static void order_signal(struct init *init)
     signal_command(&init->children, init->order.header.value, (int)init->order.header.flags);
 }
 
+/* All but this process: -1 passes over pid 1 and the caller. In no namespace but ours, whose pids are all it sees. */
+static void order_freeze(struct init *init)
+{
+    kill(-1, init->order.header.flags != 0 ? SIGSTOP : SIGCONT);
+    answer_begin(init, CONTROL_FROZEN, init->order.header.tag);
+    answer_send(init);
+}
+
 static const struct {
     enum control_kind kind;
     void (*run)(struct init *init);
 } orders[] = {
     {CONTROL_LISTEN, order_listen}, {CONTROL_HELLO, order_hello},   {CONTROL_SPAWN, order_spawn},
-    {CONTROL_OPEN, order_open},     {CONTROL_SIGNAL, order_signal},
+    {CONTROL_OPEN, order_open},     {CONTROL_SIGNAL, order_signal}, {CONTROL_FREEZE, order_freeze},
 };
 
 /* Takes one order. The end of the control socket is the end of the sandbox. */

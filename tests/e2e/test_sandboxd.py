@@ -20,47 +20,6 @@ from sandboxd_client import BUILD, SLOW, Daemon, children_of, wait_for
 TRUNCATED = (http.client.IncompleteRead, ConnectionError)
 
 
-@pytest.fixture
-def folder(tmp_path_factory):
-    """A folder whose name fits into a socket's address."""
-    path = tmp_path_factory.mktemp("s")
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def start_daemon(folder):
-    """Starts daemons; each must give back processes and descriptors, and exit 0 on TERM."""
-    started = []
-
-    def start(*args, owner=-1, **how) -> Daemon:
-        own = folder / str(len(started))
-        own.mkdir()
-        os.chown(own, owner, owner)
-        daemon = Daemon(own, *args, **how)
-        started.append(daemon)
-        return daemon
-
-    try:
-        yield start
-        for daemon in started:
-            daemon.stop()
-            assert "Sanitizer" not in daemon.log and "panic" not in daemon.log, daemon.log
-    finally:
-        for daemon in started:
-            daemon.destroy()
-
-
-@pytest.fixture
-def daemon(start_daemon):
-    return start_daemon()
-
-
-@pytest.fixture
-def sandbox(daemon):
-    return daemon.create()
-
-
 class Echo(BaseHTTPRequestHandler):
     """A service on the host's loopback."""
 
@@ -360,10 +319,10 @@ def test_a_full_disk_is_507(start_daemon):
     assert answer.status == 507 and "not enough disk space available" in answer.json["message"]
 
 
-def test_a_body_over_the_limit_is_413(sandbox):
-    answer = sandbox.call("POST", "/files?path=x", bytes(64 * 1024 * 1024 + 1),
-                          {"Content-Type": "application/octet-stream"})  # fmt: skip
-    assert (answer.status, answer.json["code"]) == (413, 413)
+def test_a_body_over_the_limit_is_413(daemon, sandbox):
+    api = daemon.call("POST", "/sandboxes", bytes(16 * 1024 * 1024 + 1))
+    rpc = sandbox.call("POST", "/process.Process/List", bytes(64 * 1024 * 1024 + 1), {"Content-Type": "application/json"})
+    assert [(answer.status, answer.json["code"]) for answer in (api, rpc)] == [(413, 413)] * 2
 
 
 def test_a_secure_sandbox_wants_its_token(daemon):

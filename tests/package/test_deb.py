@@ -41,7 +41,8 @@ def test_the_version_is_the_programs(deb, tree):
 
 def test_dependencies_are_declared(deb):
     depends = run("dpkg-deb", "-f", deb, "Depends")
-    for name in ("libcurl4", "libevent-2.1-7", "libjansson4", "libseccomp2", "libssl3", "ca-certificates", "systemd"):
+    for name in ("libcurl4", "libevent-2.1-7", "libjansson4", "libseccomp2", "libssl3", "zlib1g", "ca-certificates",
+                 "systemd"):  # fmt: skip
         assert re.search(rf"(^|[ |]){re.escape(name)}\b", depends), f"{name} is not in {depends}"
     assert "bubblewrap" in run("dpkg-deb", "-f", deb, "Recommends")
 

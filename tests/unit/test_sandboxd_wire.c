@@ -203,9 +203,38 @@ static void test_statuses_are_said_as_go_says_them(void **state)
     assert_string_equal(process_status_text(SIGSEGV | 0x80, text), "signal: segmentation fault (core dumped)");
 }
 
+static void test_a_time_is_read_to_microseconds(void **state)
+{
+    static const struct {
+        const char *text;
+        long long microseconds; /* -1: none */
+    } cases[] = {
+        {"1970-01-01T00:00:00Z", 0},
+        {"2026-08-21T10:00:00.123456Z", 1787306400123456},
+        {"2026-08-21T10:00:00.1234567899z", 1787306400123456},
+        {"2026-08-21T12:30:00.5+02:30", 1787306400500000},
+        {"2026-08-21T08:00:00-02:00", 1787306400000000},
+        {"2026-08-21T10:00:00", -1},
+        {"2026-08-21T10:00:00Zx", -1},
+        {"2026-08-21T10:00:00+2:0", -1},
+        {"2026-08-21T10:00:00+02:00x", -1},
+        {"2026-08-21", -1},
+        {"", -1},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        long long microseconds = -1;
+
+        assert_int_equal(query_time(cases[i].text, &microseconds), cases[i].microseconds >= 0);
+        assert_int_equal(microseconds, cases[i].microseconds);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_time_is_read_to_microseconds),
         cmocka_unit_test(test_metadata_is_decoded_as_e2b_does),
         cmocka_unit_test(test_all_given_pairs_must_match),
         cmocka_unit_test(test_base64_of_every_length),
