@@ -15,6 +15,7 @@
 #include <event2/event.h>
 #include <jansson.h>
 #include <stdbool.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
 #include <sys/time.h>
 
@@ -127,6 +128,10 @@ typedef void (*sandbox_answer)(struct control_message *answer, void *arg);
 /* The orders of control.h. Descriptors are taken in every case; false when too many orders wait for an answer. */
 bool sandbox_order_spawn(struct sandbox *sandbox, int argc, unsigned envc, const int fds[static CONTROL_FDS_MAX],
                          sandbox_answer answer, void *arg) __attribute__((warn_unused_result));
+/* The same with a terminal of this size, which comes with the answer, as all three standard descriptors. */
+bool sandbox_order_spawn_pty(struct sandbox *sandbox, int argc, unsigned envc, int strings_fd,
+                             const struct winsize *window, sandbox_answer answer, void *arg)
+    __attribute__((warn_unused_result));
 bool sandbox_order_open(struct sandbox *sandbox, const char *path, enum control_open_mode mode, sandbox_answer answer,
                         void *arg) __attribute__((warn_unused_result));
 void sandbox_order_signal(struct sandbox *sandbox, pid_t pid, int signal_number);

@@ -55,7 +55,12 @@ static const struct route envd_routes[] = {
     {ROUTE_HTTP, EVHTTP_REQ_POST, "/files", envd_files_write, true},
     {ROUTE_STREAM, EVHTTP_REQ_POST, "/process.Process/Start", envd_process_start, false},
     {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/List", envd_process_list, false},
+    {ROUTE_STREAM, EVHTTP_REQ_POST, "/process.Process/Connect", envd_process_connect, false},
     {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/SendSignal", envd_process_send_signal, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/SendInput", envd_process_send_input, false},
+    {ROUTE_STREAM, EVHTTP_REQ_POST, "/process.Process/StreamInput", envd_process_stream_input, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/CloseStdin", envd_process_close_stdin, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/Update", envd_process_update, false},
 };
 
 /* Kept for the control plane: not for anybody who comes through here. */

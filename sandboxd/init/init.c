@@ -135,7 +135,7 @@ static const struct {
     void (*run)(struct init *init);
 } orders[] = {
     {CONTROL_LISTEN, order_listen}, {CONTROL_HELLO, order_hello},   {CONTROL_SPAWN, order_spawn},
-    {CONTROL_OPEN, order_open},     {CONTROL_SIGNAL, order_signal},
+    {CONTROL_OPEN, order_open},     {CONTROL_SIGNAL, order_signal}, {CONTROL_SPAWN_PTY, order_spawn},
 };
 
 /* Takes one order. The end of the control socket is the end of the sandbox. */

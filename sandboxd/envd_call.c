@@ -1,0 +1,114 @@
+#include "sandboxd/envd_call.h"
+
+#include "sandboxd/exchange.h"
+#include "sandboxd/memory.h"
+#include "sandboxd/reply.h"
+
+#include "common/log.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+
+struct envd_call {
+    struct exchange *exchange;
+    struct sandbox_watch watch;
+    struct event *deadline; /* of Connect-Timeout-Ms, or NULL */
+    void (*closed)(void *arg);
+    void *arg;
+};
+
+static void call_free(struct envd_call *call)
+{
+    if (call->deadline != NULL)
+        event_free(call->deadline);
+    free(call);
+}
+
+/* Tells the owner that the call is no more. */
+static void call_close(struct envd_call *call)
+{
+    call->closed(call->arg);
+    call_free(call);
+}
+
+/* The sandbox ends: a raw cut. */
+static void on_sandbox_ended(struct sandbox_watch *watch)
+{
+    struct envd_call *call = (struct envd_call *)((char *)watch - offsetof(struct envd_call, watch));
+
+    exchange_cut(call->exchange);
+    call_close(call);
+}
+
+/* The client left. */
+static void on_gone(void *arg)
+{
+    struct envd_call *call = arg;
+
+    sandbox_watch_remove(&call->watch);
+    call_close(call);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+    struct envd_call *call = arg;
+
+    (void)fd;
+    (void)what;
+    sandbox_watch_remove(&call->watch);
+    reply_rpc_error(exchange_release(call->exchange), RPC_DEADLINE_EXCEEDED, "context deadline exceeded");
+    call_close(call);
+}
+
+json_t *envd_call_read(struct request *request, const char *what)
+{
+    uint64_t timeout_ms = 0;
+    enum rpc_timeout_result timeout = rpc_read_timeout(request_header(request, "Connect-Timeout-Ms"), &timeout_ms);
+    json_t *message = request_json(request);
+
+    if (timeout == RPC_TIMEOUT_INVALID)
+        reply_rpc_error(request->http, RPC_INVALID_ARGUMENT, "protocol error: invalid Connect-Timeout-Ms");
+    else if (timeout == RPC_TIMEOUT_OK && timeout_ms == 0)
+        reply_rpc_error(request->http, RPC_DEADLINE_EXCEEDED, "context deadline exceeded");
+    else if (message == NULL)
+        reply_rpc_error(request->http, RPC_INVALID_ARGUMENT, "malformed %s request", what);
+    else
+        return message;
+    json_decref(message);
+    return NULL;
+}
+
+struct envd_call *envd_call_new(struct request *request, void (*closed)(void *arg), void *arg)
+{
+    struct envd_call *call = memory_new(sizeof *call);
+    uint64_t timeout_ms;
+
+    call->closed = closed;
+    call->arg = arg;
+    if (rpc_read_timeout(request_header(request, "Connect-Timeout-Ms"), &timeout_ms) == RPC_TIMEOUT_OK) {
+        const struct timeval left = {.tv_sec = (time_t)(timeout_ms / 1000),
+                                     .tv_usec = (suseconds_t)(timeout_ms % 1000 * 1000)};
+
+        call->deadline = evtimer_new(request->daemon->base, on_deadline, call);
+        if (call->deadline == NULL || evtimer_add(call->deadline, &left) < 0)
+            log_panic("out of memory");
+    }
+    call->watch.ended = on_sandbox_ended;
+    sandbox_watch_add(request->sandbox, &call->watch);
+    call->exchange = exchange_new(request->http, on_gone, call);
+    return call;
+}
+
+void envd_call_reply(struct envd_call *call, json_t *body)
+{
+    sandbox_watch_remove(&call->watch);
+    reply_json(exchange_release(call->exchange), 200, body);
+    call_free(call);
+}
+
+void envd_call_error(struct envd_call *call, enum rpc_code code, const char *message)
+{
+    sandbox_watch_remove(&call->watch);
+    reply_rpc_error(exchange_release(call->exchange), code, "%s", message);
+    call_free(call);
+}
