@@ -8,6 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+/* After the exit of a terminal's process: so long nothing must come out of it. The kernel has hung it up, so nobody
+ * writes to it any more, but a program left behind may keep it open; and what was written may still be on its way to
+ * us. */
+#define TERMINAL_REST_MS 100
+
 /* --- its end -------------------------------------------------------------------------------------- */
 
 static void close_output(struct process *process, enum process_output output)
@@ -113,6 +118,28 @@ static void process_end(struct process *process)
     bound_kept(process->sandbox);
 }
 
+/* Whether a subscriber cannot keep up. */
+static bool is_stalled(const struct process *process)
+{
+    const struct process_subscriber *subscriber;
+
+    LIST_FOREACH(subscriber, &process->subscribers, next)
+    {
+        if (subscriber->slow)
+            return true;
+    }
+    return false;
+}
+
+/* Waits for the last output of a terminal whose process exited. */
+static void await_rest(struct process *process)
+{
+    const struct timeval rest = {.tv_usec = TERMINAL_REST_MS * 1000};
+
+    if (evtimer_add(process->timer, &rest) < 0)
+        log_panic("out of memory");
+}
+
 static bool is_silent(const struct process *process)
 {
     for (int i = 0; i < PROCESS_OUTPUTS; i++) {
@@ -130,6 +157,8 @@ static void check_ended(struct process *process)
 
     if (process->state == PROCESS_EXITED && (silent || process->abandoned)) {
         process_end(process);
+    } else if (process->state == PROCESS_EXITED && process->has_pty) {
+        await_rest(process);
     } else if (silent) {
         LIST_FOREACH(subscriber, &process->subscribers, next)
         {
@@ -147,6 +176,10 @@ void process_on_timer(evutil_socket_t fd, short what, void *arg)
     if (process->state == PROCESS_ENDED) {
         process_detach(process);
         process_free(process);
+        return;
+    }
+    if (process->state == PROCESS_EXITED && process->has_pty && is_stalled(process)) {
+        await_rest(process);
         return;
     }
     /* Connect-Timeout-Ms: the process, it alone, is killed. It counts from the start, whoever listens; the stream ends
@@ -195,6 +228,8 @@ static void on_output(struct process *process, enum process_output output)
         return;
     if (got > 0) {
         tell_output(process, output, bytes, (size_t)got);
+        if (process->state == PROCESS_EXITED && process->has_pty)
+            await_rest(process);
         return;
     }
     /* The end; of a terminal EIO, once nobody inside has it open. */
@@ -243,15 +278,8 @@ static void stop_reading(struct process *process)
 /* Reads again, unless a subscriber is slow. */
 static void go_on_reading(struct process *process)
 {
-    const struct process_subscriber *subscriber;
-
-    if (process->state == PROCESS_SPAWNING)
+    if (process->state == PROCESS_SPAWNING || is_stalled(process))
         return;
-    LIST_FOREACH(subscriber, &process->subscribers, next)
-    {
-        if (subscriber->slow)
-            return;
-    }
     for (int i = 0; i < PROCESS_OUTPUTS; i++) {
         if (process->readable[i] != NULL)
             event_add(process->readable[i], NULL);
