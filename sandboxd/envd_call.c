@@ -106,6 +106,17 @@ void envd_call_reply(struct envd_call *call, json_t *body)
     call_free(call);
 }
 
+void envd_call_reply_text(struct envd_call *call, struct evbuffer *text)
+{
+    struct evhttp_request *http;
+
+    sandbox_watch_remove(&call->watch);
+    http = exchange_release(call->exchange);
+    evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", RPC_UNARY_TYPE);
+    evhttp_send_reply(http, 200, NULL, text);
+    call_free(call);
+}
+
 void envd_call_error(struct envd_call *call, enum rpc_code code, const char *message)
 {
     sandbox_watch_remove(&call->watch);

@@ -21,6 +21,8 @@ struct envd_call *envd_call_new(struct request *request, void (*closed)(void *ar
 
 /* Takes the reference. */
 void envd_call_reply(struct envd_call *call, json_t *body);
+/* The same with the text of a JSON object, which is emptied. */
+void envd_call_reply_text(struct envd_call *call, struct evbuffer *text);
 void envd_call_error(struct envd_call *call, enum rpc_code code, const char *message);
 
 #endif

@@ -54,8 +54,9 @@ struct sandbox_wish {
 };
 
 LIST_HEAD(process_list, process);
+LIST_HEAD(watcher_list, watcher);
 
-/* Fields are written by sandbox.c only, but for the list of processes, which is process.c's. */
+/* Fields are written by sandbox.c only, but for those that say whose they are. */
 struct sandbox {
     char id[SANDBOX_ID_BYTES + 1];
     char token[SANDBOX_TOKEN_BYTES + 1]; /* "" when not secure */
@@ -64,8 +65,11 @@ struct sandbox {
     json_t *envs;     /* the global environment of its commands */
     struct timeval started_at;
     struct timeval end_at;
-    struct process_list processes;
-    unsigned gate_connections; /* gate.c's */
+    struct process_list processes; /* process.c's */
+    struct watcher_list watchers;  /* envd_watcher.c's */
+    unsigned watches;              /* envd_watch.c's: open ones, streams and watchers */
+    unsigned filesystem_talks;     /* filesystem.c's */
+    unsigned gate_connections;     /* gate.c's */
 
     enum sandbox_state state;
     unsigned slot;
@@ -134,6 +138,8 @@ bool sandbox_order_spawn_pty(struct sandbox *sandbox, int argc, unsigned envc, i
     __attribute__((warn_unused_result));
 bool sandbox_order_open(struct sandbox *sandbox, const char *path, enum control_open_mode mode, sandbox_answer answer,
                         void *arg) __attribute__((warn_unused_result));
+/* A conversation of init/filesystem.h; takes the descriptor. Its end tells when it went wrong. */
+void sandbox_order_filesystem(struct sandbox *sandbox, int fd);
 void sandbox_order_signal(struct sandbox *sandbox, pid_t pid, int signal_number);
 
 #endif

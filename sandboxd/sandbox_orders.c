@@ -101,6 +101,13 @@ bool sandbox_order_open(struct sandbox *sandbox, const char *path, enum control_
     return true;
 }
 
+void sandbox_order_filesystem(struct sandbox *sandbox, int fd)
+{
+    struct control_message order = {.header = {.kind = CONTROL_FILESYSTEM}, .fd_count = 1, .fds = {fd}};
+
+    channel_send(sandbox->private->channel, &order);
+}
+
 void sandbox_order_signal(struct sandbox *sandbox, pid_t pid, int signal_number)
 {
     struct control_message order = {.header = {.kind = CONTROL_SIGNAL, .value = pid, .flags = (uint32_t)signal_number}};
