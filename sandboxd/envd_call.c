@@ -6,58 +6,81 @@
 
 #include "common/log.h"
 
+#include <event2/bufferevent.h>
 #include <stddef.h>
 #include <stdlib.h>
 
 struct envd_call {
     struct exchange *exchange;
     struct sandbox_watch watch;
+    struct event *left;     /* evhttp does not see a client leave before it was answered */
     struct event *deadline; /* of Connect-Timeout-Ms, or NULL */
     void (*closed)(void *arg);
     void *arg;
 };
 
-static void call_free(struct envd_call *call)
+/* What is left of a call that is over. */
+struct remains {
+    struct exchange *exchange;
+    void (*closed)(void *arg);
+    void *arg;
+};
+
+/* Frees all but the exchange; first, because its connection must not go before the events on it. */
+static struct remains call_free(struct envd_call *call)
 {
+    const struct remains remains = {.exchange = call->exchange, .closed = call->closed, .arg = call->arg};
+
+    event_free(call->left);
     if (call->deadline != NULL)
         event_free(call->deadline);
     free(call);
+    return remains;
 }
 
-/* Tells the owner that the call is no more. */
-static void call_close(struct envd_call *call)
+/* The same for a call that still hangs on its sandbox. */
+static struct remains call_leave(struct envd_call *call)
 {
-    call->closed(call->arg);
-    call_free(call);
+    sandbox_watch_remove(&call->watch);
+    return call_free(call);
 }
 
 /* The sandbox ends: a raw cut. */
 static void on_sandbox_ended(struct sandbox_watch *watch)
 {
-    struct envd_call *call = (struct envd_call *)((char *)watch - offsetof(struct envd_call, watch));
+    struct remains remains = call_free((struct envd_call *)((char *)watch - offsetof(struct envd_call, watch)));
 
-    exchange_cut(call->exchange);
-    call_close(call);
+    exchange_cut(remains.exchange);
+    remains.closed(remains.arg);
 }
 
-/* The client left. */
+/* The client left, as evhttp sees it. */
 static void on_gone(void *arg)
 {
-    struct envd_call *call = arg;
+    struct remains remains = call_leave(arg);
 
-    sandbox_watch_remove(&call->watch);
-    call_close(call);
+    remains.closed(remains.arg);
+}
+
+/* The client left, as the kernel sees it. */
+static void on_left(evutil_socket_t fd, short what, void *arg)
+{
+    struct remains remains = call_leave(arg);
+
+    (void)fd;
+    (void)what;
+    exchange_cut(remains.exchange);
+    remains.closed(remains.arg);
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
-    struct envd_call *call = arg;
+    struct remains remains = call_leave(arg);
 
     (void)fd;
     (void)what;
-    sandbox_watch_remove(&call->watch);
-    reply_rpc_error(exchange_release(call->exchange), RPC_DEADLINE_EXCEEDED, "context deadline exceeded");
-    call_close(call);
+    reply_rpc_error(exchange_release(remains.exchange), RPC_DEADLINE_EXCEEDED, "context deadline exceeded");
+    remains.closed(remains.arg);
 }
 
 json_t *envd_call_read(struct request *request, const char *what)
@@ -78,6 +101,11 @@ json_t *envd_call_read(struct request *request, const char *what)
     return NULL;
 }
 
+static evutil_socket_t connection_fd(struct evhttp_request *http)
+{
+    return bufferevent_getfd(evhttp_connection_get_bufferevent(evhttp_request_get_connection(http)));
+}
+
 struct envd_call *envd_call_new(struct request *request, void (*closed)(void *arg), void *arg)
 {
     struct envd_call *call = memory_new(sizeof *call);
@@ -93,6 +121,9 @@ struct envd_call *envd_call_new(struct request *request, void (*closed)(void *ar
         if (call->deadline == NULL || evtimer_add(call->deadline, &left) < 0)
             log_panic("out of memory");
     }
+    call->left = event_new(request->daemon->base, connection_fd(request->http), EV_CLOSED, on_left, call);
+    if (call->left == NULL || event_add(call->left, NULL) < 0)
+        log_panic("out of memory");
     call->watch.ended = on_sandbox_ended;
     sandbox_watch_add(request->sandbox, &call->watch);
     call->exchange = exchange_new(request->http, on_gone, call);
@@ -101,25 +132,18 @@ struct envd_call *envd_call_new(struct request *request, void (*closed)(void *ar
 
 void envd_call_reply(struct envd_call *call, json_t *body)
 {
-    sandbox_watch_remove(&call->watch);
-    reply_json(exchange_release(call->exchange), 200, body);
-    call_free(call);
+    reply_json(exchange_release(call_leave(call).exchange), 200, body);
 }
 
 void envd_call_reply_text(struct envd_call *call, struct evbuffer *text)
 {
-    struct evhttp_request *http;
+    struct evhttp_request *http = exchange_release(call_leave(call).exchange);
 
-    sandbox_watch_remove(&call->watch);
-    http = exchange_release(call->exchange);
     evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", RPC_UNARY_TYPE);
     evhttp_send_reply(http, 200, NULL, text);
-    call_free(call);
 }
 
 void envd_call_error(struct envd_call *call, enum rpc_code code, const char *message)
 {
-    sandbox_watch_remove(&call->watch);
-    reply_rpc_error(exchange_release(call->exchange), code, "%s", message);
-    call_free(call);
+    reply_rpc_error(exchange_release(call_leave(call).exchange), code, "%s", message);
 }

@@ -13,6 +13,9 @@
  * us. */
 #define TERMINAL_REST_MS 100
 
+/* After each read of output that nobody listens to: at most 6 MiB a second and process. */
+#define UNHEARD_REST_MS 5
+
 /* --- its end -------------------------------------------------------------------------------------- */
 
 static void close_output(struct process *process, enum process_output output)
@@ -30,6 +33,9 @@ static void release(struct process *process)
 {
     for (int i = 0; i < PROCESS_OUTPUTS; i++)
         close_output(process, (enum process_output)i);
+    if (process->rest != NULL)
+        event_free(process->rest);
+    process->rest = NULL;
     json_decref(process->config);
     process->config = NULL;
 }
@@ -207,11 +213,51 @@ void process_exited(struct sandbox *sandbox, pid_t pid, int wait_status)
 
 /* --- its output ----------------------------------------------------------------------------------- */
 
+static void stop_reading(struct process *process)
+{
+    for (int i = 0; i < PROCESS_OUTPUTS; i++) {
+        if (process->readable[i] != NULL)
+            event_del(process->readable[i]);
+    }
+}
+
+/* Reads again, unless a subscriber is slow. */
+static void go_on_reading(struct process *process)
+{
+    if (process->state == PROCESS_SPAWNING || is_stalled(process))
+        return;
+    for (int i = 0; i < PROCESS_OUTPUTS; i++) {
+        if (process->readable[i] != NULL)
+            event_add(process->readable[i], NULL);
+    }
+}
+
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    go_on_reading(arg);
+}
+
+/* Reads nothing for a moment: who prints at full speed to nobody must not keep us, and so a core, busy for ever. */
+static void take_rest(struct process *process)
+{
+    const struct timeval pause = {.tv_usec = UNHEARD_REST_MS * 1000};
+
+    if (process->rest == NULL)
+        process->rest = evtimer_new(process->base, on_rested, process);
+    if (process->rest == NULL || evtimer_add(process->rest, &pause) < 0)
+        log_panic("out of memory");
+    stop_reading(process);
+}
+
 /* Tells every subscriber. What they are told may make them slow, never leave: only the loop takes them off. */
 static void tell_output(struct process *process, enum process_output output, const char *bytes, size_t length)
 {
     struct process_subscriber *subscriber;
 
+    if (LIST_EMPTY(&process->subscribers))
+        take_rest(process);
     LIST_FOREACH(subscriber, &process->subscribers, next)
     {
         subscriber->listener->output(subscriber->arg, output, bytes, length);
@@ -265,25 +311,6 @@ bool process_watch_output(struct process *process, enum process_output output)
     process->readable[output] =
         event_new(process->base, process->fds[output], EV_READ | EV_PERSIST, callbacks[output], process);
     return process->readable[output] != NULL;
-}
-
-static void stop_reading(struct process *process)
-{
-    for (int i = 0; i < PROCESS_OUTPUTS; i++) {
-        if (process->readable[i] != NULL)
-            event_del(process->readable[i]);
-    }
-}
-
-/* Reads again, unless a subscriber is slow. */
-static void go_on_reading(struct process *process)
-{
-    if (process->state == PROCESS_SPAWNING || is_stalled(process))
-        return;
-    for (int i = 0; i < PROCESS_OUTPUTS; i++) {
-        if (process->readable[i] != NULL)
-            event_add(process->readable[i], NULL);
-    }
 }
 
 void process_began(struct process *process, pid_t pid)

@@ -2,8 +2,8 @@
  * process: one command in a sandbox, begun by Process/Start (spec/e2b.md 0.9).
  *
  * It runs until it exits and its output is at its end, whoever listens; output that nobody listens to is read and
- * thrown away. A subscriber that cannot keep up pauses the output for all, so that the command blocks in write(2). Its
- * exit is kept for PROCESS_KEPT_S seconds for those who ask later.
+ * thrown away, at a bounded rate. A subscriber that cannot keep up pauses the output for all, so that the command
+ * blocks in write(2). Its exit is kept for PROCESS_KEPT_S seconds for those who ask later.
  */
 #ifndef SANDBOXD_PROCESS_H
 #define SANDBOXD_PROCESS_H

@@ -42,6 +42,7 @@ struct process {
     struct process_size size; /* of the terminal, as it was asked for */
     int fds[PROCESS_OUTPUTS]; /* our ends, -1 at their end */
     struct event *readable[PROCESS_OUTPUTS];
+    struct event *rest;  /* ends the pause after output that nobody listens to; made when first needed */
     struct event *timer; /* Connect-Timeout-Ms; once it ended, how long it is kept */
     struct subscriber_list subscribers;
 

@@ -269,6 +269,14 @@ def test_a_recursive_watch_sees_all_levels_old_and_new(sandbox):
     started.until(lambda result: expected <= set(seen(result)))
 
 
+def test_a_recursive_watch_tells_once_what_becomes_of_a_directory(sandbox):
+    sandbox.text("mkdir d")
+    started = watch(sandbox, "d", recursive=True)
+    sandbox.text("mkdir d/s; chmod 700 d/s; rmdir d/s; touch d/last")
+    found = seen(started.until(lambda result: ("CREATE", "last") in seen(result)))
+    assert found[:-1] == [("CREATE", "s"), ("CHMOD", "s"), ("REMOVE", "s")]
+
+
 def test_a_recursive_watch_follows_moves(sandbox):
     sandbox.text("mkdir -p d/a/b out")
     started = watch(sandbox, "d", recursive=True)
@@ -328,7 +336,7 @@ def test_a_slow_watcher_stalls_and_loses_nothing(sandbox):
     sandbox.text("mkdir d")
     started = watch(sandbox, "d")
     sandbox.text("cd d; seq -f %06g 5000 | xargs touch")
-    found = seen(started.until(lambda result: ("CREATE", "005000") in seen(result)))
+    found = seen(started.until(lambda result: result.events[-1].get("filesystem", {}).get("name") == "005000"))
     assert [name for kind, name in found if kind == "CREATE"] == [f"{n:06}" for n in range(1, 5001)]
 
 
@@ -496,5 +504,5 @@ def test_a_call_whose_client_left_is_forgotten(daemon, sandbox):
         connections.append(connection)
     for connection in connections:
         connection.close()
-    wait_for(lambda: daemon.descriptors == descriptors, "descriptors of the calls")
+    wait_for(lambda: daemon.descriptors <= descriptors, "descriptors of the calls")
     assert sandbox.files("Stat", path="many").status == 200
