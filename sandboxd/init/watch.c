@@ -171,8 +171,13 @@ static void scan_directory(const char *name, bool is_new)
 /* Scans the directories from this place in the table on; what is found stands behind them, and is scanned too. */
 static void scan_from(size_t first, bool is_new)
 {
-    for (size_t i = first; i < watch.count; i++)
-        scan_directory(watch.directories[i].name, is_new);
+    for (size_t i = first; i < watch.count; i++) {
+        char name[FILESYSTEM_PATH_MAX_BYTES];
+
+        /* A copy: a directory that moves meanwhile is found again, and has another name then. */
+        join(name, watch.directories[i].name, "");
+        scan_directory(name, is_new);
+    }
 }
 
 /* --- events --------------------------------------------------------------------------------------- */
