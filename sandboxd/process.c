@@ -89,7 +89,7 @@ void process_fail(struct process *process, enum rpc_code code, const char *messa
     process_free(process);
 }
 
-/* Forgets the oldest exit when there are too many. The list is in the order of the starts, newest first. */
+/* Forgets the oldest exit when there are too many. They stand in the order of their ends, newest first. */
 static void bound_kept(struct sandbox *sandbox)
 {
     struct process *process, *oldest = NULL;
@@ -115,6 +115,8 @@ static void process_end(struct process *process)
     struct process_subscriber *subscriber;
 
     process->state = PROCESS_ENDED;
+    LIST_REMOVE(process, next);
+    LIST_INSERT_HEAD(&process->sandbox->processes, process, next);
     release(process);
     process_input_drop(process, "file already closed");
     if (evtimer_add(process->timer, &kept) < 0)
@@ -173,44 +175,6 @@ static void check_ended(struct process *process)
     }
 }
 
-void process_on_timer(evutil_socket_t fd, short what, void *arg)
-{
-    struct process *process = arg;
-
-    (void)fd;
-    (void)what;
-    if (process->state == PROCESS_ENDED) {
-        process_detach(process);
-        process_free(process);
-        return;
-    }
-    if (process->state == PROCESS_EXITED && process->has_pty && is_stalled(process)) {
-        await_rest(process);
-        return;
-    }
-    /* Connect-Timeout-Ms: the process, it alone, is killed. It counts from the start, whoever listens; the stream ends
-     * by a timer of its own. */
-    process->abandoned = true;
-    if (process->state != PROCESS_SPAWNING)
-        process_signal(process, SIGKILL);
-}
-
-void process_exited(struct sandbox *sandbox, pid_t pid, int wait_status)
-{
-    struct process *process;
-
-    LIST_FOREACH(process, &sandbox->processes, next)
-    {
-        if (process->state == PROCESS_RUNNING && process->pid == pid)
-            break;
-    }
-    if (process == NULL)
-        return;
-    process->state = PROCESS_EXITED;
-    process->wait_status = wait_status;
-    check_ended(process);
-}
-
 /* --- its output ----------------------------------------------------------------------------------- */
 
 static void stop_reading(struct process *process)
@@ -264,44 +228,46 @@ static void tell_output(struct process *process, enum process_output output, con
     }
 }
 
-static void on_output(struct process *process, enum process_output output)
+/* Takes what there is, once; false when there is nothing now. At its end the process may be freed. */
+static bool take_output(struct process *process, enum process_output output)
 {
     char bytes[PROCESS_OUTPUT_MAX_BYTES];
     ssize_t got =
         read(process->fds[output], bytes, output == PROCESS_PTY ? PROCESS_OUTPUT_MAX_BYTES / 2 : sizeof bytes);
 
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+        return false;
     if (got > 0) {
         tell_output(process, output, bytes, (size_t)got);
         if (process->state == PROCESS_EXITED && process->has_pty)
             await_rest(process);
-        return;
+        return true;
     }
     /* The end; of a terminal EIO, once nobody inside has it open. */
     close_output(process, output);
     check_ended(process);
+    return true;
 }
 
 static void on_stdout(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    on_output(arg, PROCESS_STDOUT);
+    (void)take_output(arg, PROCESS_STDOUT);
 }
 
 static void on_stderr(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    on_output(arg, PROCESS_STDERR);
+    (void)take_output(arg, PROCESS_STDERR);
 }
 
 static void on_pty(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    on_output(arg, PROCESS_PTY);
+    (void)take_output(arg, PROCESS_PTY);
 }
 
 bool process_watch_output(struct process *process, enum process_output output)
@@ -326,6 +292,51 @@ void process_began(struct process *process, pid_t pid)
     if (process->abandoned) /* its deadline passed before it had a pid */
         process_signal(process, SIGKILL);
     go_on_reading(process);
+}
+
+/* --- its exit and its time ----------------------------------------------------------------------- */
+
+void process_on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct process *process = arg;
+
+    (void)fd;
+    (void)what;
+    if (process->state == PROCESS_ENDED) {
+        process_detach(process);
+        process_free(process);
+        return;
+    }
+    if (process->state == PROCESS_EXITED && process->has_pty) {
+        if (is_stalled(process)) {
+            await_rest(process);
+            return;
+        }
+        /* A read looks where no wakeup was due yet. */
+        if (take_output(process, PROCESS_PTY))
+            return;
+    }
+    /* Connect-Timeout-Ms: the process, it alone, is killed. It counts from the start, whoever listens; the stream ends
+     * by a timer of its own. */
+    process->abandoned = true;
+    if (process->state != PROCESS_SPAWNING)
+        process_signal(process, SIGKILL);
+}
+
+void process_exited(struct sandbox *sandbox, pid_t pid, int wait_status)
+{
+    struct process *process;
+
+    LIST_FOREACH(process, &sandbox->processes, next)
+    {
+        if (process->state == PROCESS_RUNNING && process->pid == pid)
+            break;
+    }
+    if (process == NULL)
+        return;
+    process->state = PROCESS_EXITED;
+    process->wait_status = wait_status;
+    check_ended(process);
 }
 
 /* --- from outside --------------------------------------------------------------------------------- */

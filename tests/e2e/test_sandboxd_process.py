@@ -100,14 +100,19 @@ def test_an_exit_is_kept_for_those_who_ask_later(sandbox):
     assert (result.end["exitCode"], result.trailer) == (5, {})
 
 
-def test_kept_exits_are_bounded(sandbox):
-    pids = []
+def test_kept_exits_are_bounded_and_the_oldest_goes_first(sandbox):
+    long = sandbox.start("read x; exit 6", stdin=True)
+    long_pid, pids = long.pid, []
     for _ in range(258):
         started = sandbox.stream("/process.Process/Start", {"process": {"cmd": "true"}, "stdin": False})
         pids.append(started.pid)
         started.finish()
     assert sandbox.attach(pids[0]).finish().trailer["error"]["code"] == "not_found"
     assert sandbox.attach(pids[2]).finish().end == OK
+    send(sandbox, long_pid, text=b"\n")
+    long.finish()
+    assert sandbox.attach(long_pid).finish().end["exitCode"] == 6
+    assert sandbox.attach(pids[2]).finish().trailer["error"]["code"] == "not_found"
 
 
 def test_a_kept_exit_is_no_process_any_more(sandbox):
