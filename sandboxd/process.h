@@ -19,7 +19,7 @@
 /* Exits kept in one sandbox; the oldest goes first. */
 #define PROCESS_KEPT_MAX 256
 /* Input that waits for a process that does not read, before more is refused. */
-#define PROCESS_INPUT_MAX_BYTES ((size_t)16 * 1024 * 1024)
+#define PROCESS_INPUT_MAX_BYTES ((size_t)8 * 1024 * 1024)
 
 enum process_output { PROCESS_STDOUT, PROCESS_STDERR, PROCESS_PTY, PROCESS_OUTPUTS };
 

@@ -200,7 +200,7 @@ def test_input_is_answered_when_it_was_written(sandbox):
 
 def test_input_that_nobody_reads_is_bounded(sandbox):
     started = sandbox.start("sleep 300", stdin=True)
-    text = base64.b64encode(bytes(20 * 1024 * 1024)).decode()
+    text = base64.b64encode(bytes(9 * 1024 * 1024)).decode()
     body = json.dumps({"process": {"pid": started.pid}, "input": {"stdin": text}})
     sent = {"Content-Type": "application/json", "Connect-Timeout-Ms": "500"}
     assert sandbox.call("POST", "/process.Process/SendInput", body, sent).status == 504
