@@ -11,6 +11,7 @@
 struct check {
     struct event_base *base;
     struct sandbox_table *sandboxes;
+    struct process_subscriber subscriber;
     bool passed;
     char reason[JAIL_ERROR_MAX_BYTES];
 };
@@ -22,13 +23,25 @@ static void stop_loop(void *arg)
     event_base_loopbreak(check->base);
 }
 
-/* Keeps the reason, if any, and ends the sandbox; the loop stops when it is gone. */
+static void end_sandbox(evutil_socket_t fd, short what, void *arg)
+{
+    struct check *check = arg;
+
+    (void)fd;
+    (void)what;
+    sandbox_table_end_all(check->sandboxes, stop_loop, check);
+}
+
+/* Keeps the reason, if any, and ends the sandbox from the loop, which stops when it is gone. */
 static void finish(struct check *check, const char *reason)
 {
+    const struct timeval now = {0};
+
     check->passed = reason == NULL;
     if (reason != NULL)
         snprintf(check->reason, sizeof check->reason, "%s", reason);
-    sandbox_table_end_all(check->sandboxes, stop_loop, check);
+    if (event_base_once(check->base, -1, EV_TIMEOUT, end_sandbox, check, &now) < 0)
+        stop_loop(check);
 }
 
 static void on_started(void *arg, pid_t pid)
@@ -71,9 +84,10 @@ static void on_ready(struct sandbox *sandbox, const char *reason, void *arg)
     const struct process_wish wish = {.cmd = "true"};
     struct check *check = arg;
 
+    check->subscriber = (struct process_subscriber){.listener = &listener, .arg = check};
     if (sandbox == NULL)
         finish(check, reason);
-    else if (process_start(check->base, sandbox, &wish, &listener, check) == NULL)
+    else if (!process_start(check->base, sandbox, &wish, &check->subscriber))
         finish(check, "the command could not be started");
 }
 

@@ -48,10 +48,26 @@ void envd_health(struct request *request);
 void envd_files_read(struct request *request);
 void envd_files_write(struct request *request);
 
-/* envd_process.c */
+/* envd_process.c and envd_process_calls.c */
 void envd_process_start(struct request *request);
+void envd_process_connect(struct request *request);
 void envd_process_list(struct request *request);
 void envd_process_send_signal(struct request *request);
+void envd_process_send_input(struct request *request);
+void envd_process_stream_input(struct request *request);
+void envd_process_close_stdin(struct request *request);
+void envd_process_update(struct request *request);
+
+/* envd_filesystem.c, envd_watch.c and envd_watcher.c */
+void envd_filesystem_stat(struct request *request);
+void envd_filesystem_list_dir(struct request *request);
+void envd_filesystem_make_dir(struct request *request);
+void envd_filesystem_move(struct request *request);
+void envd_filesystem_remove(struct request *request);
+void envd_filesystem_watch_dir(struct request *request);
+void envd_filesystem_create_watcher(struct request *request);
+void envd_filesystem_get_watcher_events(struct request *request);
+void envd_filesystem_remove_watcher(struct request *request);
 
 /* The body as one piece, which stays until the request is answered. */
 const char *request_body(const struct request *request, size_t *bytes);

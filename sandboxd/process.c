@@ -1,142 +1,22 @@
-#include "sandboxd/process.h"
+#include "sandboxd/process_internal.h"
 
 #include "common/log.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#define COMMAND_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-/* Strings of one command: what execve(2) takes, and no more. */
-#define STRINGS_MAX_BYTES (2 * 1024 * 1024)
-#define PIPE_READ_END     0
-#define PIPE_WRITE_END    1
+/* After the exit of a terminal's process: so long nothing must come out of it. The kernel has hung it up, so nobody
+ * writes to it any more, but a program left behind may keep it open; and what was written may still be on its way to
+ * us. */
+#define TERMINAL_REST_MS 100
 
-enum process_state {
-    PROCESS_SPAWNING, /* ordered; no pid */
-    PROCESS_RUNNING,  /* it has a pid */
-    PROCESS_EXITED,   /* its status is known; a pipe may still be open */
-};
+/* After each read of output that nobody listens to: at most 6 MiB a second and process. */
+#define UNHEARD_REST_MS 5
 
-struct process {
-    LIST_ENTRY(process) next;
-    struct sandbox *sandbox;
-    struct sandbox_watch watch;
-    enum process_state state;
-    pid_t pid;
-    int wait_status;
-    bool abandoned; /* SIGKILL or SIGTERM was sent through us: its pipes are not waited for */
-    json_t *config;
-    char *tag;
-    int stdin_fd;             /* our end, or -1 */
-    int fds[PROCESS_OUTPUTS]; /* our ends, -1 at their end */
-    struct event *readable[PROCESS_OUTPUTS];
-    struct event *deadline;
-    const struct process_listener *listener; /* NULL: nobody listens */
-    void *arg;
-};
-
-/* --- text ----------------------------------------------------------------------------------------- */
-
-char *process_resolve_path(const char *path)
-{
-    char *resolved = NULL;
-
-    if (path == NULL || *path == '\0')
-        return strdup(JAIL_HOME);
-    if (*path == '/')
-        return strdup(path);
-    if (*path == '~' && path[1] != '\0' && path[1] != '/')
-        return NULL;
-    if (*path == '~')
-        return asprintf(&resolved, JAIL_HOME "%s", path + 1) < 0 ? NULL : resolved;
-    return asprintf(&resolved, JAIL_HOME "/%s", path) < 0 ? NULL : resolved;
-}
-
-const char *process_status_text(int wait_status, char out[static PROCESS_STATUS_MAX_BYTES])
-{
-    int used;
-
-    if (WIFEXITED(wait_status)) {
-        snprintf(out, PROCESS_STATUS_MAX_BYTES, "exit status %d", WEXITSTATUS(wait_status));
-        return out;
-    }
-    used = snprintf(out, PROCESS_STATUS_MAX_BYTES, "signal: %s%s", strsignal(WTERMSIG(wait_status)),
-                    WCOREDUMP(wait_status) ? " (core dumped)" : "");
-    for (int i = 0; i < used && i < PROCESS_STATUS_MAX_BYTES; i++)
-        out[i] = (char)tolower((unsigned char)out[i]);
-    return out;
-}
-
-/* The environment, later entries winning: ours, the sandbox's, the request's. */
-static json_t *make_environment(const struct sandbox *sandbox, const json_t *envs)
-{
-    json_t *all = json_pack("{s:s, s:s, s:s, s:s}", "PATH", COMMAND_PATH, "HOME", JAIL_HOME, "USER", JAIL_USER,
-                            "LOGNAME", JAIL_USER);
-
-    if (all == NULL || sandbox_add_proxy_envs(sandbox, all) < 0 || json_object_update(all, sandbox->envs) < 0 ||
-        (envs != NULL && json_object_update(all, (json_t *)envs) < 0)) {
-        json_decref(all);
-        return NULL;
-    }
-    return all;
-}
-
-/* Writes the strings of CONTROL_SPAWN; returns the number of environment entries. */
-static unsigned put_strings(FILE *out, const struct process_wish *wish, const json_t *environment, const char *cwd)
-{
-    const json_t *entry;
-    const char *key;
-    json_t *value;
-    unsigned count = 0;
-    size_t i;
-
-    fwrite(wish->cmd, 1, strlen(wish->cmd) + 1, out);
-    json_array_foreach(wish->args, i, entry)
-    {
-        fwrite(json_string_value(entry), 1, json_string_length(entry) + 1, out);
-    }
-    json_object_foreach((json_t *)environment, key, value)
-    {
-        fprintf(out, "%s=%s%c", key, json_string_value(value), '\0');
-        count++;
-    }
-    fwrite(cwd, 1, strlen(cwd) + 1, out);
-    return count;
-}
-
-/* A memfd with the strings of the command; -1 with errno. */
-static int make_strings(const struct sandbox *sandbox, const struct process_wish *wish, const char *cwd, unsigned *envc)
-{
-    json_t *environment = make_environment(sandbox, wish->envs);
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *out = environment == NULL ? NULL : open_memstream(&text, &bytes);
-    int fd = -1;
-
-    if (out != NULL) {
-        *envc = put_strings(out, wish, environment, cwd);
-        errno = fclose(out) != 0 ? ENOMEM : E2BIG;
-        if (errno == E2BIG && bytes <= STRINGS_MAX_BYTES)
-            fd = memfd_create("command", MFD_CLOEXEC);
-        if (fd >= 0 && write(fd, text, bytes) != (ssize_t)bytes) {
-            close(fd);
-            fd = -1;
-        }
-    }
-    free(text);
-    json_decref(environment);
-    return fd;
-}
-
-/* --- its life ------------------------------------------------------------------------------------- */
+/* --- its end -------------------------------------------------------------------------------------- */
 
 static void close_output(struct process *process, enum process_output output)
 {
@@ -148,17 +28,38 @@ static void close_output(struct process *process, enum process_output output)
     process->fds[output] = -1;
 }
 
-static void process_free(struct process *process)
+/* Everything but the memory of the exit. */
+static void release(struct process *process)
 {
     for (int i = 0; i < PROCESS_OUTPUTS; i++)
         close_output(process, (enum process_output)i);
-    if (process->stdin_fd >= 0)
-        close(process->stdin_fd);
-    if (process->deadline != NULL)
-        event_free(process->deadline);
+    if (process->rest != NULL)
+        event_free(process->rest);
+    process->rest = NULL;
     json_decref(process->config);
+    process->config = NULL;
+}
+
+void process_free(struct process *process)
+{
+    release(process);
+    process_input_drop(process, NULL);
+    if (process->timer != NULL)
+        event_free(process->timer);
     free(process->tag);
     free(process);
+}
+
+/* Takes the first subscriber off; NULL when there is none. */
+static struct process_subscriber *pop_subscriber(struct process *process)
+{
+    struct process_subscriber *subscriber = LIST_FIRST(&process->subscribers);
+
+    if (subscriber != NULL) {
+        LIST_REMOVE(subscriber, next);
+        subscriber->process = NULL;
+    }
+    return subscriber;
 }
 
 /* Takes it off its sandbox: from here on only its owner on the stack knows it. */
@@ -168,264 +69,115 @@ static void process_detach(struct process *process)
     sandbox_watch_remove(&process->watch);
 }
 
-/* The sandbox ends, and a spawn in flight is never answered. Its listener has a watch of its own. */
-static void on_sandbox_ended(struct sandbox_watch *watch)
+void process_sandbox_ended(struct sandbox_watch *watch)
 {
     struct process *process = (struct process *)((char *)watch - offsetof(struct process, watch));
 
     LIST_REMOVE(process, next);
+    while (pop_subscriber(process) != NULL) {
+    }
     process_free(process);
 }
 
-/* Ends it with an error. */
-static void process_fail(struct process *process, enum rpc_code code, const char *message)
+void process_fail(struct process *process, enum rpc_code code, const char *message)
 {
-    /* First off the sandbox, because the listener may end that. */
+    struct process_subscriber *subscriber;
+
     process_detach(process);
-    if (process->listener != NULL)
-        process->listener->failed(process->arg, code, message);
+    while ((subscriber = pop_subscriber(process)) != NULL)
+        subscriber->listener->failed(subscriber->arg, code, message);
     process_free(process);
+}
+
+/* Forgets the oldest exit when there are too many. They stand in the order of their ends, newest first. */
+static void bound_kept(struct sandbox *sandbox)
+{
+    struct process *process, *oldest = NULL;
+    unsigned kept = 0;
+
+    LIST_FOREACH(process, &sandbox->processes, next)
+    {
+        if (process->state == PROCESS_ENDED) {
+            kept++;
+            oldest = process;
+        }
+    }
+    if (kept > PROCESS_KEPT_MAX) {
+        process_detach(oldest);
+        process_free(oldest);
+    }
+}
+
+/* Tells the end, and keeps the exit for a while. */
+static void process_end(struct process *process)
+{
+    const struct timeval kept = {.tv_sec = PROCESS_KEPT_S};
+    struct process_subscriber *subscriber;
+
+    process->state = PROCESS_ENDED;
+    LIST_REMOVE(process, next);
+    LIST_INSERT_HEAD(&process->sandbox->processes, process, next);
+    release(process);
+    process_input_drop(process, "file already closed");
+    if (evtimer_add(process->timer, &kept) < 0)
+        log_panic("out of memory");
+    while ((subscriber = pop_subscriber(process)) != NULL)
+        subscriber->listener->ended(subscriber->arg, process->wait_status);
+    bound_kept(process->sandbox);
+}
+
+/* Whether a subscriber cannot keep up. */
+static bool is_stalled(const struct process *process)
+{
+    const struct process_subscriber *subscriber;
+
+    LIST_FOREACH(subscriber, &process->subscribers, next)
+    {
+        if (subscriber->slow)
+            return true;
+    }
+    return false;
+}
+
+/* Waits for the last output of a terminal whose process exited. */
+static void await_rest(struct process *process)
+{
+    const struct timeval rest = {.tv_usec = TERMINAL_REST_MS * 1000};
+
+    if (evtimer_add(process->timer, &rest) < 0)
+        log_panic("out of memory");
+}
+
+static bool is_silent(const struct process *process)
+{
+    for (int i = 0; i < PROCESS_OUTPUTS; i++) {
+        if (process->fds[i] >= 0)
+            return false;
+    }
+    return true;
 }
 
 /* Ends it if there is nothing more to come. */
 static void check_ended(struct process *process)
 {
-    bool silent = process->fds[PROCESS_STDOUT] < 0 && process->fds[PROCESS_STDERR] < 0;
+    struct process_subscriber *subscriber;
+    bool silent = is_silent(process);
 
     if (process->state == PROCESS_EXITED && (silent || process->abandoned)) {
-        process_detach(process);
-        if (process->listener != NULL)
-            process->listener->ended(process->arg, process->wait_status);
-        process_free(process);
-    } else if (silent && process->listener != NULL) {
-        process->listener->silent(process->arg);
+        process_end(process);
+    } else if (process->state == PROCESS_EXITED && process->has_pty) {
+        await_rest(process);
+    } else if (silent) {
+        LIST_FOREACH(subscriber, &process->subscribers, next)
+        {
+            subscriber->listener->silent(subscriber->arg);
+        }
     }
 }
 
-static void on_output(struct process *process, enum process_output output)
-{
-    char bytes[PROCESS_OUTPUT_MAX_BYTES];
-    ssize_t got = read(process->fds[output], bytes, sizeof bytes);
+/* --- its output ----------------------------------------------------------------------------------- */
 
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (got > 0) {
-        if (process->listener != NULL)
-            process->listener->output(process->arg, output, bytes, (size_t)got);
-        return;
-    }
-    close_output(process, output);
-    check_ended(process);
-}
-
-static void on_stdout(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    on_output(arg, PROCESS_STDOUT);
-}
-
-static void on_stderr(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    on_output(arg, PROCESS_STDERR);
-}
-
-/* Connect-Timeout-Ms: the stream ends and the process, it alone, is killed. It counts from the start, whoever listens.
- */
-static void on_deadline(evutil_socket_t fd, short what, void *arg)
-{
-    struct process *process = arg;
-    const struct process_listener *listener = process->listener;
-
-    (void)fd;
-    (void)what;
-    process->listener = NULL;
-    process->abandoned = true;
-    if (process->state == PROCESS_RUNNING)
-        process_signal(process, SIGKILL);
-    if (listener != NULL)
-        listener->failed(process->arg, RPC_DEADLINE_EXCEEDED, "context deadline exceeded");
-}
-
-/* Says why init could not spawn it. */
-static void spawn_failed(struct process *process, const struct control_header *answer)
-{
-    const char *reason = strerror(-answer->value);
-    const char *cwd = json_string_value(json_object_get(process->config, "cwd"));
-    const char *cmd = json_string_value(json_object_get(process->config, "cmd"));
-    char *message = NULL;
-    int length;
-
-    if (answer->flags == CONTROL_SPAWN_CWD && (answer->value == -ENOENT || answer->value == -ENOTDIR))
-        length = asprintf(&message, "cwd '%s' does not exist", cwd);
-    else if (answer->flags == CONTROL_SPAWN_CWD)
-        length = asprintf(&message, "error starting process: chdir %s: %s", cwd, reason);
-    else
-        length = asprintf(&message, "error starting process '%s': %s", cmd, reason);
-    process_fail(process, RPC_INVALID_ARGUMENT, length < 0 ? "error starting process" : message);
-    free(message);
-}
-
-/* Init spawned it, or not. */
-static void on_spawned(struct control_message *answer, void *arg)
-{
-    struct process *process = arg;
-
-    if (answer->header.value <= 0) {
-        spawn_failed(process, &answer->header);
-        return;
-    }
-    process->pid = answer->header.value;
-    process->state = PROCESS_RUNNING;
-    if (process->listener != NULL) {
-        process->listener->started(process->arg, process->pid);
-    } else if (process->abandoned) { /* its deadline passed before it had a pid */
-        process_signal(process, SIGKILL);
-    }
-    process_resume(process);
-}
-
-void process_exited(struct sandbox *sandbox, pid_t pid, int wait_status)
-{
-    struct process *process = process_find(sandbox, pid, NULL);
-
-    if (process == NULL)
-        return;
-    process->state = PROCESS_EXITED;
-    process->wait_status = wait_status;
-    check_ended(process);
-}
-
-/* --- the start ------------------------------------------------------------------------------------ */
-
-/* What goes over to init: the ends of the pipes that the command gets. */
-struct stdio {
-    int fds[CONTROL_FDS_MAX];
-};
-
-/* Makes a pipe: the command's end into theirs, ours non-blocking. false with errno. */
-static bool make_pipe(struct process *process, int command_end, int *ours, int *theirs)
-{
-    int ends[2];
-
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return false;
-    *ours = ends[1 - command_end];
-    *theirs = ends[command_end];
-    sandbox_give(process->sandbox, *theirs);
-    return fcntl(*ours, F_SETFL, O_NONBLOCK) == 0;
-}
-
-/* Makes the standard descriptors of the command; false with errno, and what was made is in stdio and process. */
-static bool make_stdio(struct process *process, bool has_stdin, struct stdio *stdio)
-{
-    if (has_stdin) {
-        if (!make_pipe(process, PIPE_READ_END, &process->stdin_fd, &stdio->fds[1]))
-            return false;
-    } else {
-        stdio->fds[1] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    }
-    return stdio->fds[1] >= 0 && make_pipe(process, PIPE_WRITE_END, &process->fds[PROCESS_STDOUT], &stdio->fds[2]) &&
-           make_pipe(process, PIPE_WRITE_END, &process->fds[PROCESS_STDERR], &stdio->fds[3]);
-}
-
-/* Makes the events of a process; false when memory is out. */
-static bool make_events(struct process *process, struct event_base *base, const struct process_wish *wish)
-{
-    process->readable[PROCESS_STDOUT] =
-        event_new(base, process->fds[PROCESS_STDOUT], EV_READ | EV_PERSIST, on_stdout, process);
-    process->readable[PROCESS_STDERR] =
-        event_new(base, process->fds[PROCESS_STDERR], EV_READ | EV_PERSIST, on_stderr, process);
-    if (process->readable[PROCESS_STDOUT] == NULL || process->readable[PROCESS_STDERR] == NULL)
-        return false;
-    if (wish->has_deadline) {
-        struct timeval left = {.tv_sec = (time_t)(wish->deadline_ms / 1000),
-                               .tv_usec = (suseconds_t)(wish->deadline_ms % 1000 * 1000)};
-
-        process->deadline = evtimer_new(base, on_deadline, process);
-        return process->deadline != NULL && evtimer_add(process->deadline, &left) == 0;
-    }
-    return true;
-}
-
-/* What List shows of it. The reference is the caller's. */
-static json_t *make_config(const struct process_wish *wish, const char *cwd)
-{
-    json_t *config = json_pack("{s:s, s:s}", "cmd", wish->cmd, "cwd", cwd);
-
-    if (json_array_size(wish->args) > 0)
-        json_object_set(config, "args", (json_t *)wish->args);
-    if (json_object_size(wish->envs) > 0)
-        json_object_set(config, "envs", (json_t *)wish->envs);
-    return config;
-}
-
-/* Allocates a process that hangs on nothing yet; NULL when memory is out. */
-static struct process *process_new(struct sandbox *sandbox, const struct process_wish *wish, const char *cwd)
-{
-    struct process *process = calloc(1, sizeof *process);
-
-    if (process == NULL)
-        return NULL;
-    process->sandbox = sandbox;
-    process->state = PROCESS_SPAWNING;
-    process->stdin_fd = process->fds[PROCESS_STDOUT] = process->fds[PROCESS_STDERR] = -1;
-    process->watch.ended = on_sandbox_ended;
-    process->config = make_config(wish, cwd);
-    process->tag = wish->tag == NULL ? NULL : strdup(wish->tag);
-    return process;
-}
-
-/* Orders the spawn. The descriptors in stdio are closed in every case. */
-static bool order_spawn(struct process *process, const struct process_wish *wish, const char *cwd, struct stdio *stdio)
-{
-    unsigned envc = 0;
-
-    stdio->fds[0] = make_strings(process->sandbox, wish, cwd, &envc);
-    if (stdio->fds[0] >= 0)
-        return sandbox_order_spawn(process->sandbox, 1 + (int)json_array_size(wish->args), envc, stdio->fds, on_spawned,
-                                   process);
-    for (int i = 0; i < CONTROL_FDS_MAX; i++) {
-        if (stdio->fds[i] >= 0)
-            close(stdio->fds[i]);
-    }
-    return false;
-}
-
-struct process *process_start(struct event_base *base, struct sandbox *sandbox, const struct process_wish *wish,
-                              const struct process_listener *listener, void *arg)
-{
-    struct stdio stdio = {.fds = {-1, -1, -1, -1}};
-    char *cwd = process_resolve_path(wish->cwd);
-    struct process *process = cwd == NULL ? NULL : process_new(sandbox, wish, cwd);
-    bool ordered = false;
-
-    if (process != NULL && make_stdio(process, wish->has_stdin, &stdio) && make_events(process, base, wish))
-        ordered = order_spawn(process, wish, cwd, &stdio);
-    free(cwd);
-    if (!ordered) {
-        if (process != NULL)
-            process_free(process);
-        return NULL;
-    }
-    process->listener = listener;
-    process->arg = arg;
-    LIST_INSERT_HEAD(&sandbox->processes, process, next);
-    sandbox_watch_add(sandbox, &process->watch);
-    return process;
-}
-
-/* --- from outside --------------------------------------------------------------------------------- */
-
-void process_leave(struct process *process)
-{
-    process->listener = NULL;
-    process_resume(process);
-}
-
-void process_pause(struct process *process)
+static void stop_reading(struct process *process)
 {
     for (int i = 0; i < PROCESS_OUTPUTS; i++) {
         if (process->readable[i] != NULL)
@@ -433,9 +185,10 @@ void process_pause(struct process *process)
     }
 }
 
-void process_resume(struct process *process)
+/* Reads again, unless a subscriber is slow. */
+static void go_on_reading(struct process *process)
 {
-    if (process->state == PROCESS_SPAWNING)
+    if (process->state == PROCESS_SPAWNING || is_stalled(process))
         return;
     for (int i = 0; i < PROCESS_OUTPUTS; i++) {
         if (process->readable[i] != NULL)
@@ -443,24 +196,238 @@ void process_resume(struct process *process)
     }
 }
 
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    go_on_reading(arg);
+}
+
+/* Reads nothing for a moment: who prints at full speed to nobody must not keep us, and so a core, busy for ever. */
+static void take_rest(struct process *process)
+{
+    const struct timeval pause = {.tv_usec = UNHEARD_REST_MS * 1000};
+
+    if (process->rest == NULL)
+        process->rest = evtimer_new(process->base, on_rested, process);
+    if (process->rest == NULL || evtimer_add(process->rest, &pause) < 0)
+        log_panic("out of memory");
+    stop_reading(process);
+}
+
+/* Tells every subscriber. What they are told may make them slow, never leave: only the loop takes them off. */
+static void tell_output(struct process *process, enum process_output output, const char *bytes, size_t length)
+{
+    struct process_subscriber *subscriber;
+
+    if (LIST_EMPTY(&process->subscribers))
+        take_rest(process);
+    LIST_FOREACH(subscriber, &process->subscribers, next)
+    {
+        subscriber->listener->output(subscriber->arg, output, bytes, length);
+    }
+}
+
+/* Takes what there is, once; false when there is nothing now. At its end the process may be freed. */
+static bool take_output(struct process *process, enum process_output output)
+{
+    char bytes[PROCESS_OUTPUT_MAX_BYTES];
+    ssize_t got =
+        read(process->fds[output], bytes, output == PROCESS_PTY ? PROCESS_OUTPUT_MAX_BYTES / 2 : sizeof bytes);
+
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    if (got > 0) {
+        tell_output(process, output, bytes, (size_t)got);
+        if (process->state == PROCESS_EXITED && process->has_pty)
+            await_rest(process);
+        return true;
+    }
+    /* The end; of a terminal EIO, once nobody inside has it open. */
+    close_output(process, output);
+    check_ended(process);
+    return true;
+}
+
+static void on_stdout(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    (void)take_output(arg, PROCESS_STDOUT);
+}
+
+static void on_stderr(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    (void)take_output(arg, PROCESS_STDERR);
+}
+
+static void on_pty(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    (void)take_output(arg, PROCESS_PTY);
+}
+
+bool process_watch_output(struct process *process, enum process_output output)
+{
+    static const event_callback_fn callbacks[PROCESS_OUTPUTS] = {on_stdout, on_stderr, on_pty};
+
+    process->readable[output] =
+        event_new(process->base, process->fds[output], EV_READ | EV_PERSIST, callbacks[output], process);
+    return process->readable[output] != NULL;
+}
+
+void process_began(struct process *process, pid_t pid)
+{
+    struct process_subscriber *subscriber;
+
+    process->pid = pid;
+    process->state = PROCESS_RUNNING;
+    LIST_FOREACH(subscriber, &process->subscribers, next)
+    {
+        subscriber->listener->started(subscriber->arg, pid);
+    }
+    if (process->abandoned) /* its deadline passed before it had a pid */
+        process_signal(process, SIGKILL);
+    go_on_reading(process);
+}
+
+/* --- its exit and its time ----------------------------------------------------------------------- */
+
+void process_on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct process *process = arg;
+
+    (void)fd;
+    (void)what;
+    if (process->state == PROCESS_ENDED) {
+        process_detach(process);
+        process_free(process);
+        return;
+    }
+    if (process->state == PROCESS_EXITED && process->has_pty) {
+        if (is_stalled(process)) {
+            await_rest(process);
+            return;
+        }
+        /* A read looks where no wakeup was due yet. */
+        if (take_output(process, PROCESS_PTY))
+            return;
+    }
+    /* Connect-Timeout-Ms: the process, it alone, is killed. It counts from the start, whoever listens; the stream ends
+     * by a timer of its own. */
+    process->abandoned = true;
+    if (process->state != PROCESS_SPAWNING)
+        process_signal(process, SIGKILL);
+}
+
+void process_exited(struct sandbox *sandbox, pid_t pid, int wait_status)
+{
+    struct process *process;
+
+    LIST_FOREACH(process, &sandbox->processes, next)
+    {
+        if (process->state == PROCESS_RUNNING && process->pid == pid)
+            break;
+    }
+    if (process == NULL)
+        return;
+    process->state = PROCESS_EXITED;
+    process->wait_status = wait_status;
+    check_ended(process);
+}
+
+/* --- from outside --------------------------------------------------------------------------------- */
+
+void process_join(struct process *process, struct process_subscriber *subscriber)
+{
+    subscriber->listener->started(subscriber->arg, process->pid);
+    if (process->state == PROCESS_ENDED) {
+        subscriber->listener->ended(subscriber->arg, process->wait_status);
+        return;
+    }
+    subscriber->process = process;
+    LIST_INSERT_HEAD(&process->subscribers, subscriber, next);
+    if (is_silent(process))
+        subscriber->listener->silent(subscriber->arg);
+}
+
+void process_leave(struct process_subscriber *subscriber)
+{
+    struct process *process = subscriber->process;
+
+    if (process == NULL)
+        return;
+    LIST_REMOVE(subscriber, next);
+    subscriber->process = NULL;
+    go_on_reading(process);
+}
+
+void process_pause(struct process_subscriber *subscriber)
+{
+    if (subscriber->process == NULL)
+        return;
+    subscriber->slow = true;
+    stop_reading(subscriber->process);
+}
+
+void process_resume(struct process_subscriber *subscriber)
+{
+    if (subscriber->process == NULL || !subscriber->slow)
+        return;
+    subscriber->slow = false;
+    go_on_reading(subscriber->process);
+}
+
+/* Whether the selector of a request, a pid or a tag, means this process. */
+static bool is_selected(const struct process *process, pid_t pid, const char *tag)
+{
+    if (process->state == PROCESS_SPAWNING)
+        return false;
+    return tag == NULL ? process->pid == pid : process->tag != NULL && strcmp(process->tag, tag) == 0;
+}
+
 struct process *process_find(struct sandbox *sandbox, pid_t pid, const char *tag)
 {
     struct process *process;
 
-    for (process = LIST_FIRST(&sandbox->processes); process != NULL; process = LIST_NEXT(process, next)) {
-        if (process->state != PROCESS_RUNNING)
-            continue;
-        if (tag == NULL ? process->pid == pid : process->tag != NULL && strcmp(process->tag, tag) == 0)
-            return process;
+    LIST_FOREACH(process, &sandbox->processes, next)
+    {
+        if (process->state != PROCESS_ENDED && is_selected(process, pid, tag))
+            break;
     }
-    return NULL;
+    return process;
+}
+
+struct process *process_find_kept(struct sandbox *sandbox, pid_t pid, const char *tag)
+{
+    struct process *process = process_find(sandbox, pid, tag);
+
+    if (process != NULL)
+        return process;
+    LIST_FOREACH(process, &sandbox->processes, next)
+    {
+        if (is_selected(process, pid, tag))
+            break;
+    }
+    return process;
+}
+
+pid_t process_pid(const struct process *process)
+{
+    return process->pid;
 }
 
 void process_signal(struct process *process, int signal_number)
 {
     if (signal_number == SIGKILL || signal_number == SIGTERM)
         process->abandoned = true;
-    sandbox_order_signal(process->sandbox, process->pid, signal_number);
+    if (process->state == PROCESS_RUNNING)
+        sandbox_order_signal(process->sandbox, process->pid, signal_number);
+    else /* only its output was still awaited */
+        check_ended(process);
 }
 
 json_t *process_list(struct sandbox *sandbox)
@@ -468,7 +435,8 @@ json_t *process_list(struct sandbox *sandbox)
     json_t *list = json_array();
     struct process *process;
 
-    for (process = LIST_FIRST(&sandbox->processes); process != NULL; process = LIST_NEXT(process, next)) {
+    LIST_FOREACH(process, &sandbox->processes, next)
+    {
         json_t *entry;
 
         if (process->state != PROCESS_RUNNING)

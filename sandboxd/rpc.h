@@ -34,6 +34,9 @@ const char *rpc_code_name(enum rpc_code code);
 /* The HTTP status of a unary error. */
 int rpc_code_status(enum rpc_code code);
 
+/* A JSON string of any bytes: what is no UTF-8, in names of files and cut messages, becomes U+FFFD. */
+json_t *rpc_text(const char *text, size_t length) __attribute__((warn_unused_result));
+
 /* {"code":…,"message":…}; the caller's reference. */
 json_t *rpc_error(enum rpc_code code, const char *message) __attribute__((warn_unused_result));
 
@@ -45,12 +48,16 @@ void rpc_put_end(struct evbuffer *out, const json_t *error);
 enum rpc_request_result {
     RPC_REQUEST_OK,
     RPC_REQUEST_NONE,      /* no envelope at all */
-    RPC_REQUEST_MALFORMED, /* cut, more than one, or with flags that nobody negotiated */
+    RPC_REQUEST_MALFORMED, /* cut, more than one where one is due, or with flags nobody negotiated */
 };
 
 /* Finds the payload of the one envelope of a request. */
 enum rpc_request_result rpc_read_request(const char *body, size_t bytes, const char **payload, size_t *payload_bytes)
     __attribute__((warn_unused_result));
+
+/* The same for one of several envelopes: *next is where it begins, and then where the one after it does. */
+enum rpc_request_result rpc_next_request(const char *end, const char **next, const char **payload,
+                                         size_t *payload_bytes) __attribute__((warn_unused_result));
 
 enum rpc_timeout_result {
     RPC_TIMEOUT_NONE, /* no header: no limit */

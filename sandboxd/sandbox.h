@@ -15,6 +15,7 @@
 #include <event2/event.h>
 #include <jansson.h>
 #include <stdbool.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
 #include <sys/time.h>
 
@@ -58,8 +59,9 @@ struct sandbox_wish {
 };
 
 LIST_HEAD(process_list, process);
+LIST_HEAD(watcher_list, watcher);
 
-/* Fields are written by sandbox.c only, but for the list of processes, which is process.c's. */
+/* Fields are written by sandbox.c only, but for those that say whose they are. */
 struct sandbox {
     char id[SANDBOX_ID_BYTES + 1];
     char token[SANDBOX_TOKEN_BYTES + 1]; /* "" when not secure */
@@ -70,9 +72,12 @@ struct sandbox {
     struct timeval end_at; /* of a paused one: when it was paused */
     bool auto_pause;
     bool auto_resume;
-    int timeout_s; /* the life it was asked to have */
-    struct process_list processes;
-    unsigned gate_connections; /* gate.c's */
+    int timeout_s;                 /* the life it was asked to have */
+    struct process_list processes; /* process.c's */
+    struct watcher_list watchers;  /* envd_watcher.c's */
+    unsigned watches;              /* envd_watch.c's: open ones, streams and watchers */
+    unsigned filesystem_talks;     /* filesystem.c's */
+    unsigned gate_connections;     /* gate.c's */
 
     enum sandbox_state state;
     unsigned slot;
@@ -147,8 +152,14 @@ bool sandbox_resume(struct sandbox *sandbox, int timeout_s) __attribute__((warn_
 /* The orders of control.h. Descriptors are taken in every case; false when too many orders wait for an answer. */
 bool sandbox_order_spawn(struct sandbox *sandbox, int argc, unsigned envc, const int fds[static CONTROL_FDS_MAX],
                          sandbox_answer answer, void *arg) __attribute__((warn_unused_result));
+/* The same with a terminal of this size, which comes with the answer, as all three standard descriptors. */
+bool sandbox_order_spawn_pty(struct sandbox *sandbox, int argc, unsigned envc, int strings_fd,
+                             const struct winsize *window, sandbox_answer answer, void *arg)
+    __attribute__((warn_unused_result));
 bool sandbox_order_open(struct sandbox *sandbox, const char *path, enum control_open_mode mode, sandbox_answer answer,
                         void *arg) __attribute__((warn_unused_result));
+/* A conversation of init/filesystem.h; takes the descriptor. Its end tells when it went wrong. */
+void sandbox_order_filesystem(struct sandbox *sandbox, int fd);
 void sandbox_order_signal(struct sandbox *sandbox, pid_t pid, int signal_number);
 
 #endif

@@ -68,6 +68,24 @@ bool sandbox_order_spawn(struct sandbox *sandbox, int argc, unsigned envc, const
     return true;
 }
 
+bool sandbox_order_spawn_pty(struct sandbox *sandbox, int argc, unsigned envc, int strings_fd,
+                             const struct winsize *window, sandbox_answer answer, void *arg)
+{
+    struct control_message order = {.header = {.kind = CONTROL_SPAWN_PTY, .value = argc, .flags = envc},
+                                    .fd_count = 1,
+                                    .fds = {strings_fd},
+                                    .payload_bytes = sizeof *window};
+
+    memcpy(order.payload, window, sizeof *window);
+    order.header.tag = expect_answer(sandbox, CONTROL_SPAWNED, answer, arg);
+    if (order.header.tag == 0) {
+        control_close_fds(&order);
+        return false;
+    }
+    channel_send(sandbox->private->channel, &order);
+    return true;
+}
+
 bool sandbox_order_open(struct sandbox *sandbox, const char *path, enum control_open_mode mode, sandbox_answer answer,
                         void *arg)
 {
@@ -92,6 +110,13 @@ bool sandbox_order_freeze(struct sandbox *sandbox, bool stop, sandbox_answer ans
         return false;
     channel_send(sandbox->private->channel, &order);
     return true;
+}
+
+void sandbox_order_filesystem(struct sandbox *sandbox, int fd)
+{
+    struct control_message order = {.header = {.kind = CONTROL_FILESYSTEM}, .fd_count = 1, .fds = {fd}};
+
+    channel_send(sandbox->private->channel, &order);
 }
 
 void sandbox_order_signal(struct sandbox *sandbox, pid_t pid, int signal_number)

@@ -69,7 +69,22 @@ static const struct route envd_routes[] = {
     {ROUTE_HTTP, EVHTTP_REQ_POST, "/files", envd_files_write, true},
     {ROUTE_STREAM, EVHTTP_REQ_POST, "/process.Process/Start", envd_process_start, false},
     {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/List", envd_process_list, false},
+    {ROUTE_STREAM, EVHTTP_REQ_POST, "/process.Process/Connect", envd_process_connect, false},
     {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/SendSignal", envd_process_send_signal, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/SendInput", envd_process_send_input, false},
+    {ROUTE_STREAM, EVHTTP_REQ_POST, "/process.Process/StreamInput", envd_process_stream_input, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/CloseStdin", envd_process_close_stdin, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/process.Process/Update", envd_process_update, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/filesystem.Filesystem/Stat", envd_filesystem_stat, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/filesystem.Filesystem/ListDir", envd_filesystem_list_dir, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/filesystem.Filesystem/MakeDir", envd_filesystem_make_dir, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/filesystem.Filesystem/Move", envd_filesystem_move, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/filesystem.Filesystem/Remove", envd_filesystem_remove, false},
+    {ROUTE_STREAM, EVHTTP_REQ_POST, "/filesystem.Filesystem/WatchDir", envd_filesystem_watch_dir, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/filesystem.Filesystem/CreateWatcher", envd_filesystem_create_watcher, false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/filesystem.Filesystem/GetWatcherEvents", envd_filesystem_get_watcher_events,
+     false},
+    {ROUTE_UNARY, EVHTTP_REQ_POST, "/filesystem.Filesystem/RemoveWatcher", envd_filesystem_remove_watcher, false},
 };
 
 /* Kept for the control plane: not for anybody who comes through here. */

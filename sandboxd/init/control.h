@@ -25,9 +25,12 @@ enum control_kind {
     CONTROL_SIGNAL,     /* value = pid of a spawned process, flags = signal */
     CONTROL_OPEN,       /* tag, flags = enum control_open_mode; payload = absolute path */
     CONTROL_FREEZE,     /* tag, flags = 1: stop every process but init, 0: continue them */
+    CONTROL_SPAWN_PTY,  /* as SPAWN on a new terminal; fd: strings; payload = struct winsize */
+    CONTROL_FILESYSTEM, /* fd: a conversation of filesystem.h, which a process of its own leads */
     /* Notices. */
     CONTROL_LISTEN_FAILED, /* tag = listener, value = errno */
-    CONTROL_SPAWNED,       /* tag, value = pid, or -errno with flags = enum control_spawn_stage */
+    CONTROL_SPAWNED,       /* tag, value = pid (one fd: the terminal, if there is one), or -errno with flags = enum
+                              control_spawn_stage */
     CONTROL_EXITED,        /* value = pid, flags = wait status */
     CONTROL_OPENED,        /* tag, value = 0 with one fd, or -errno */
     CONTROL_ACCEPTED,      /* tag = listener; one fd: the connection */

@@ -1,5 +1,7 @@
 #include "sandboxd/init/init.h"
 
+#include "sandboxd/init/talk.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -138,12 +140,29 @@ static void order_freeze(struct init *init)
     answer_send(init);
 }
 
+/* CONTROL_FILESYSTEM: a process of its own, so that nothing it waits for holds us up. It ends by itself, and is reaped
+ * like an orphan. */
+static void order_filesystem(struct init *init)
+{
+    pid_t pid;
+
+    if (init->order.fd_count != 1)
+        return;
+    pid = fork();
+    if (pid == 0)
+        talk_lead(init->order.fds[0]);
+    if (pid < 0)
+        talk_refuse(init->order.fds[0], errno);
+}
+
 static const struct {
     enum control_kind kind;
     void (*run)(struct init *init);
 } orders[] = {
-    {CONTROL_LISTEN, order_listen}, {CONTROL_HELLO, order_hello},   {CONTROL_SPAWN, order_spawn},
-    {CONTROL_OPEN, order_open},     {CONTROL_SIGNAL, order_signal}, {CONTROL_FREEZE, order_freeze},
+    {CONTROL_LISTEN, order_listen},         {CONTROL_HELLO, order_hello},
+    {CONTROL_SPAWN, order_spawn},           {CONTROL_OPEN, order_open},
+    {CONTROL_SIGNAL, order_signal},         {CONTROL_SPAWN_PTY, order_spawn},
+    {CONTROL_FILESYSTEM, order_filesystem}, {CONTROL_FREEZE, order_freeze},
 };
 
 /* Takes one order. The end of the control socket is the end of the sandbox. */

@@ -24,7 +24,8 @@ struct children {
     pid_t pids[CHILDREN_MAX];
 };
 
-/* Runs CONTROL_SPAWN and fills the CONTROL_SPAWNED that answers it. Takes the order's descriptors. */
+/* Runs CONTROL_SPAWN or CONTROL_SPAWN_PTY and fills the CONTROL_SPAWNED that answers it; the descriptor in the answer
+ * is the caller's. */
 void spawn_command(struct children *children, struct control_message *order, struct control_message *answer);
 
 /* Sends the signal if the pid is a child that was not reaped yet; anything else is ignored. */

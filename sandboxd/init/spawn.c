@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,7 +26,28 @@ struct command {
     char **argv; /* allocated: argv, NULL, envp, NULL */
     char **envp;
     const char *cwd;
+    int terminal_fd; /* -1: it gets the descriptors of the order */
 };
+
+/* Makes a pseudo terminal of this size: the master, and the terminal in *terminal_fd. -1 with errno. */
+static int make_terminal(const struct winsize *window, int *terminal_fd)
+{
+    int master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    int unlocked = 0;
+
+    if (master < 0)
+        return -1;
+    if (ioctl(master, TIOCSPTLCK, &unlocked) == 0 && ioctl(master, TIOCSWINSZ, window) == 0)
+        *terminal_fd = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (*terminal_fd < 0) {
+        int saved = errno;
+
+        close(master);
+        errno = saved;
+        return -1;
+    }
+    return master;
+}
 
 static void command_free(struct command *command)
 {
@@ -87,6 +109,20 @@ static _Noreturn void child_fail(int report_fd, int stage)
     _exit(127);
 }
 
+/* In the child: takes its terminal as all three standard descriptors, in a session of its own. */
+static bool take_terminal(int terminal_fd)
+{
+    return setsid() >= 0 && ioctl(terminal_fd, TIOCSCTTY, 0) == 0 && dup2(terminal_fd, STDIN_FILENO) >= 0 &&
+           dup2(terminal_fd, STDOUT_FILENO) >= 0 && dup2(terminal_fd, STDERR_FILENO) >= 0;
+}
+
+/* In the child: takes its three standard descriptors. */
+static bool take_stdio(const int *fds)
+{
+    return dup2(fds[FD_STDIN], STDIN_FILENO) >= 0 && dup2(fds[FD_STDOUT], STDOUT_FILENO) >= 0 &&
+           dup2(fds[FD_STDERR], STDERR_FILENO) >= 0;
+}
+
 /* In the child: becomes the command. */
 static _Noreturn void child_run(const struct command *command, const int *fds, int report_fd)
 {
@@ -94,10 +130,8 @@ static _Noreturn void child_run(const struct command *command, const int *fds, i
 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    for (int i = 0; i < 3; i++) {
-        if (dup2(fds[FD_STDIN + i], i) < 0)
-            child_fail(report_fd, CONTROL_SPAWN_RESOURCES);
-    }
+    if (!(command->terminal_fd >= 0 ? take_terminal(command->terminal_fd) : take_stdio(fds)))
+        child_fail(report_fd, CONTROL_SPAWN_RESOURCES);
     if (chdir(command->cwd) < 0)
         child_fail(report_fd, CONTROL_SPAWN_CWD);
     environ = command->envp;
@@ -128,19 +162,51 @@ static pid_t command_start(const struct command *command, const int *fds, struct
     return pid;
 }
 
+/* Reads the command and starts it; the pid, or -1 with *failure filled. */
+static pid_t run_order(struct command *command, const struct control_message *order, struct failure *failure)
+{
+    if (command_read(command, order))
+        return command_start(command, order->fds, failure);
+    *failure = (struct failure){.stage = CONTROL_SPAWN_RESOURCES, .error = errno};
+    return -1;
+}
+
+/* The same on a new terminal, whose master is put into the answer. */
+static pid_t run_order_on_terminal(struct command *command, const struct control_message *order,
+                                   struct control_message *answer, struct failure *failure)
+{
+    struct winsize window;
+    int master;
+    pid_t pid;
+
+    memcpy(&window, order->payload, sizeof window);
+    master = make_terminal(&window, &command->terminal_fd);
+    if (master < 0) {
+        *failure = (struct failure){.stage = CONTROL_SPAWN_RESOURCES, .error = errno};
+        return -1;
+    }
+    pid = run_order(command, order, failure);
+    close(command->terminal_fd);
+    if (pid > 0)
+        answer->fds[answer->fd_count++] = master;
+    else
+        close(master);
+    return pid;
+}
+
 void spawn_command(struct children *children, struct control_message *order, struct control_message *answer)
 {
-    struct command command = {0};
+    struct command command = {.terminal_fd = -1};
     struct failure failure = {.stage = CONTROL_SPAWN_RESOURCES, .error = EAGAIN};
+    bool on_terminal = order->header.kind == CONTROL_SPAWN_PTY;
     pid_t pid = -1;
 
-    if (order->fd_count != FD_COUNT || order->header.value < 0) {
+    if (order->fd_count != (on_terminal ? 1 : FD_COUNT) || order->header.value < 0 ||
+        (on_terminal && order->payload_bytes != sizeof(struct winsize))) {
         failure.error = EINVAL;
     } else if (children->count < CHILDREN_MAX) {
-        if (command_read(&command, order))
-            pid = command_start(&command, order->fds, &failure);
-        else
-            failure.error = errno;
+        pid = on_terminal ? run_order_on_terminal(&command, order, answer, &failure)
+                          : run_order(&command, order, &failure);
     }
     command_free(&command);
     if (pid > 0) {

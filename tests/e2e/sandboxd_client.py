@@ -62,6 +62,7 @@ class Result:
 
     stdout: bytes = b""
     stderr: bytes = b""
+    pty: bytes = b""
     events: list = field(default_factory=list)  # without data events
     end: dict | None = None  # the end event
     trailer: dict | None = None  # the end of stream; None: it was cut
@@ -80,7 +81,7 @@ def envelopes(reader):
 
 
 class Stream:
-    """A Start call while it runs."""
+    """A streaming call while it runs."""
 
     def __init__(self, connection, response):
         self.connection, self.response = connection, response
@@ -93,14 +94,26 @@ class Stream:
         if flags == 2:
             self.result.trailer = message
             return message
-        event = message["event"]
+        event = message.get("event", message)  # WatchDir has no such wrapper
         if "data" in event:
             self.result.stdout += base64.b64decode(event["data"].get("stdout", ""))
             self.result.stderr += base64.b64decode(event["data"].get("stderr", ""))
+            self.result.pty += base64.b64decode(event["data"].get("pty", ""))
         else:
             self.result.events.append(event)
             self.result.end = event.get("end", self.result.end)
         return event
+
+    def until(self, condition) -> Result:
+        """Reads on until condition(result) is true."""
+        while not condition(self.result):
+            self.next()
+            assert self.result.trailer is None, f"ended before: {self.result}"
+        return self.result
+
+    @property
+    def pid(self) -> int:
+        return self.until(lambda result: result.events).events[0]["start"]["pid"]
 
     def finish(self) -> Result:
         """Reads to the end; a raw cut leaves trailer None."""
@@ -130,18 +143,27 @@ class Sandbox:
     def call(self, method, path, body=None, headers=None) -> Answer:
         return self.daemon.call(method, path, body, self.headers | (headers or {}))
 
-    def start(self, command, headers=None, stdin=False, **process) -> Stream:
-        """Begins bash -l -c command."""
-        config = {"cmd": "/bin/bash", "args": ["-l", "-c", command]} | process
-        message = json.dumps({"process": config, "stdin": stdin}).encode()
+    def stream(self, path, message, headers=None) -> Stream:
+        """Begins a streaming RPC with one message."""
+        payload = json.dumps(message).encode()
         connection = UnixConnection(self.daemon.socket)
         sent = {"Content-Type": "application/connect+json", "Connect-Protocol-Version": "1"}
-        connection.request("POST", "/process.Process/Start", struct.pack(">BI", 0, len(message)) + message,
-                           self.headers | sent | (headers or {}))  # fmt: skip
+        body = struct.pack(">BI", 0, len(payload)) + payload
+        connection.request("POST", path, body, self.headers | sent | (headers or {}))
         response = connection.getresponse()
         assert response.status == 200, response.read()
         assert response.headers["Content-Type"] == "application/connect+json"
         return Stream(connection, response)
+
+    def start(self, command, headers=None, stdin=False, options=None, **process) -> Stream:
+        """Begins bash -l -c command."""
+        config = {"cmd": "/bin/bash", "args": ["-l", "-c", command]} | process
+        message = {"process": config, "stdin": stdin} | (options or {})
+        return self.stream("/process.Process/Start", message, headers)
+
+    def attach(self, pid, headers=None) -> Stream:
+        """Connects to a process."""
+        return self.stream("/process.Process/Connect", {"process": {"pid": pid}}, headers)
 
     def run(self, command, headers=None, **process) -> Result:
         return self.start(command, headers, **process).finish()
@@ -154,6 +176,11 @@ class Sandbox:
 
     def rpc(self, method, body) -> Answer:
         return self.call("POST", f"/process.Process/{method}", json.dumps(body), {"Content-Type": "application/json"})
+
+    def files(self, method, **body) -> Answer:
+        """A unary RPC of Filesystem."""
+        kind = {"Content-Type": "application/json"}
+        return self.call("POST", f"/filesystem.Filesystem/{method}", json.dumps(body), kind)
 
     def upload(self, files: dict, query="") -> Answer:
         """One multipart request, the full paths as filenames."""

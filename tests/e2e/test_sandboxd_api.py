@@ -1,7 +1,10 @@
 """sandboxd's control API: time, pause, connect, list, limits, each with E2B's words."""
 
+import base64
+import contextlib
 import http.client
 import json
+import threading
 import time
 from datetime import datetime
 from urllib.parse import quote
@@ -207,6 +210,33 @@ def test_a_pause_cuts_streams_raw(sandbox):
     assert post(sandbox, "pause").status == 204
     result = stream.finish()
     assert result.stdout == b"begun\n" and result.trailer is None and result.end is None
+
+
+def test_a_pause_cuts_every_stream_and_call_and_keeps_polled_watchers(sandbox):
+    watch = sandbox.stream("/filesystem.Filesystem/WatchDir", {"path": "."})
+    first = sandbox.start("cat", stdin=True)
+    second = sandbox.attach(first.pid)
+    second.next()
+    watcher = sandbox.files("CreateWatcher", path=".").json["watcherId"]
+    deaf = sandbox.start("sleep 60", stdin=True).pid
+    held = threading.Thread(target=send_input, args=(sandbox, deaf, 20_000_000))
+    held.start()
+    wait_for(lambda: send_input(sandbox, deaf, 1) == 429, "a call waits for the process")
+    assert post(sandbox, "pause").status == 204
+    for stream in (watch, first, second):
+        assert stream.finish().trailer is None
+    held.join(5 * SLOW)
+    assert not held.is_alive()
+    assert post(sandbox, "connect", {"timeout": 60}).status == 201
+    sandbox.text("touch new")
+    wait_for(lambda: "new" in str(sandbox.files("GetWatcherEvents", watcherId=watcher).json), "the watcher sees it")
+
+
+def send_input(sandbox, pid, count):
+    """The status, or None when the connection was cut."""
+    text = base64.b64encode(bytes(count)).decode()
+    with contextlib.suppress(http.client.RemoteDisconnected, ConnectionError):
+        return sandbox.rpc("SendInput", {"process": {"pid": pid}, "input": {"stdin": text}}).status
 
 
 def test_a_process_outlives_the_cut_of_its_stream(sandbox):
