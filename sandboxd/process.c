@@ -18,6 +18,8 @@
 #define STRINGS_MAX_BYTES (2 * 1024 * 1024)
 #define PIPE_READ_END     0
 #define PIPE_WRITE_END    1
+/* After each read of output that nobody listens to: at most 6 MiB a second and process. */
+#define UNHEARD_REST_MS 5
 
 enum process_state {
     PROCESS_SPAWNING, /* ordered; no pid */
@@ -39,6 +41,7 @@ struct process {
     int fds[PROCESS_OUTPUTS]; /* our ends, -1 at their end */
     struct event *readable[PROCESS_OUTPUTS];
     struct event *deadline;
+    struct event *rest; /* ends the pause after output that nobody listens to; made when first needed */
     const struct process_listener *listener; /* NULL: nobody listens */
     void *arg;
 };
@@ -156,6 +159,8 @@ static void process_free(struct process *process)
         close(process->stdin_fd);
     if (process->deadline != NULL)
         event_free(process->deadline);
+    if (process->rest != NULL)
+        event_free(process->rest);
     json_decref(process->config);
     free(process->tag);
     free(process);
@@ -202,6 +207,25 @@ static void check_ended(struct process *process)
     }
 }
 
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    process_resume(arg);
+}
+
+/* Reads nothing for a moment: who prints at full speed to nobody must not keep us, and so a core, busy for ever. */
+static void take_rest(struct process *process, enum process_output output)
+{
+    const struct timeval pause = {.tv_usec = UNHEARD_REST_MS * 1000};
+
+    if (process->rest == NULL)
+        process->rest = evtimer_new(event_get_base(process->readable[output]), on_rested, process);
+    if (process->rest == NULL || evtimer_add(process->rest, &pause) < 0)
+        log_panic("out of memory");
+    process_pause(process);
+}
+
 static void on_output(struct process *process, enum process_output output)
 {
     char bytes[PROCESS_OUTPUT_MAX_BYTES];
@@ -212,6 +236,8 @@ static void on_output(struct process *process, enum process_output output)
     if (got > 0) {
         if (process->listener != NULL)
             process->listener->output(process->arg, output, bytes, (size_t)got);
+        else
+            take_rest(process, output);
         return;
     }
     close_output(process, output);
