@@ -19,7 +19,7 @@
 #define MAIN_GROUP     "sandstorm.main"
 #define MOVE_TRIES_MAX 10
 
-const char *const cgroup_controller_names[CGROUP_CONTROLLERS] = {"memory", "pids", "cpu"};
+const char *const cgroup_controller_names[CGROUP_CONTROLLERS] = {"memory", "pids", "cpu", "cpuacct"};
 
 bool cgroup_write(const char *group, const char *file, const char *text)
 {
@@ -210,6 +210,9 @@ static size_t find_v1(struct cgroup_tree *trees)
         struct cgroup_tree *tree = &trees[count];
         char group[PATH_MAX];
 
+        /* cpuacct mostly shares the hierarchy of cpu. */
+        if (i == CGROUP_CPUACCT && access(MOUNT "/cpu/cpuacct.usage", F_OK) == 0)
+            continue;
         if (!own_group(cgroup_controller_names[i], group))
             continue;
         *tree = (struct cgroup_tree){.is_v2 = false};

@@ -19,20 +19,9 @@
 /* Ours; the pid of the process follows. */
 #define GROUP_PREFIX "sandboxd."
 /* A killed sandboxd's processes are dying already; so long they are waited for, looked at so often. */
-#define LEFTOVER_WAIT_MS   2000
-#define LEFTOVER_LOOK_MS   10
-#define CPU_PERIOD_US      100000
-#define PATH_IN_TREE_BYTES (PATH_MAX + 64)
-
-struct cgroups {
-    struct jail_limits limits;
-    char words[64];
-    size_t count;
-    struct cgroup_tree trees[CGROUP_CONTROLLERS]; /* their paths: our own group in them */
-    int locks[CGROUP_CONTROLLERS];
-    bool lingers[JAIL_SLOTS_MAX]; /* a process in it was still dying when it was to be removed */
-    bool any_lingers;
-};
+#define LEFTOVER_WAIT_MS 2000
+#define LEFTOVER_LOOK_MS 10
+#define CPU_PERIOD_US    100000
 
 /* --- limits --------------------------------------------------------------------------------------- */
 
@@ -68,7 +57,21 @@ static bool quota_and_period_value(const struct jail_limits *limits, char *text,
     return limits->cpu_percent != 0;
 }
 
-/* Files in the order in which they are written. CPU shares are equal as the kernel makes them. */
+static bool shares_value(const struct jail_limits *limits, char *text, size_t size)
+{
+    (void)limits;
+    snprintf(text, size, "%u", CGROUP_SHARES);
+    return true;
+}
+
+static bool weight_value(const struct jail_limits *limits, char *text, size_t size)
+{
+    (void)limits;
+    snprintf(text, size, "%u", CGROUP_WEIGHT);
+    return true;
+}
+
+/* Files in the order in which they are written. */
 static const struct {
     bool is_v2;
     enum cgroup_controller controller;
@@ -79,10 +82,12 @@ static const struct {
     {false, CGROUP_MEMORY, "memory.limit_in_bytes", false, memory_value},
     {false, CGROUP_MEMORY, "memory.memsw.limit_in_bytes", true, memory_value},
     {false, CGROUP_PIDS, "pids.max", false, pids_value},
+    {false, CGROUP_CPU, "cpu.shares", false, shares_value},
     {false, CGROUP_CPU, "cpu.cfs_quota_us", false, quota_value}, /* of the default period, 100 ms */
     {true, CGROUP_MEMORY, "memory.max", false, memory_value},
     {true, CGROUP_MEMORY, "memory.swap.max", true, no_swap_value},
     {true, CGROUP_PIDS, "pids.max", false, pids_value},
+    {true, CGROUP_CPU, "cpu.weight", false, weight_value},
     {true, CGROUP_CPU, "cpu.max", false, quota_and_period_value},
 };
 
@@ -102,17 +107,18 @@ static bool set_limits(const struct cgroup_tree *tree, const char *group, const 
 
 /* --- groups of sandboxes -------------------------------------------------------------------------- */
 
-static void slot_path(const struct cgroup_tree *tree, unsigned slot, char path[static PATH_IN_TREE_BYTES])
+void cgroup_slot_path(const struct cgroup_tree *tree, unsigned slot, char path[static CGROUP_PATH_BYTES])
 {
-    snprintf(path, PATH_IN_TREE_BYTES, "%s/%u", tree->path, slot);
+    snprintf(path, CGROUP_PATH_BYTES, "%s/%u", tree->path, slot);
 }
 
-bool cgroups_make(const struct cgroups *cgroups, unsigned slot)
+bool cgroups_make(struct cgroups *cgroups, unsigned slot)
 {
+    cgroups->shares[slot] = (struct cgroup_share){.used_us = 0};
     for (size_t i = 0; i < cgroups->count; i++) {
-        char path[PATH_IN_TREE_BYTES];
+        char path[CGROUP_PATH_BYTES];
 
-        slot_path(&cgroups->trees[i], slot, path);
+        cgroup_slot_path(&cgroups->trees[i], slot, path);
         /* It may be there: of a sandbox whose last process is not quite dead. */
         if (mkdir(path, 0755) < 0 && errno != EEXIST)
             return false;
@@ -125,9 +131,9 @@ bool cgroups_make(const struct cgroups *cgroups, unsigned slot)
 bool cgroups_enter(const struct cgroups *cgroups, unsigned slot)
 {
     for (size_t i = 0; i < cgroups->count; i++) {
-        char path[PATH_IN_TREE_BYTES];
+        char path[CGROUP_PATH_BYTES];
 
-        slot_path(&cgroups->trees[i], slot, path);
+        cgroup_slot_path(&cgroups->trees[i], slot, path);
         if (!cgroup_write(path, "cgroup.procs", "0"))
             return false;
     }
@@ -140,9 +146,9 @@ static bool remove_slot(const struct cgroups *cgroups, unsigned slot)
     bool removed = true;
 
     for (size_t i = 0; i < cgroups->count; i++) {
-        char path[PATH_IN_TREE_BYTES];
+        char path[CGROUP_PATH_BYTES];
 
-        slot_path(&cgroups->trees[i], slot, path);
+        cgroup_slot_path(&cgroups->trees[i], slot, path);
         if (rmdir(path) < 0 && errno != ENOENT)
             removed = false;
     }
@@ -290,7 +296,7 @@ static void make_words(struct cgroups *cgroups)
     int used = snprintf(cgroups->words, sizeof cgroups->words, "cgroup v%d:", cgroups->trees[0].is_v2 ? 2 : 1);
 
     for (size_t i = 0; i < cgroups->count; i++) {
-        for (int c = 0; c < CGROUP_CONTROLLERS; c++) {
+        for (int c = 0; c < CGROUP_CPUACCT; c++) {
             if (cgroups->trees[i].has[c])
                 used += snprintf(cgroups->words + used, sizeof cgroups->words - (size_t)used, "%s%s",
                                  cgroups->words[used - 1] == ':' ? " " : ", ", cgroup_controller_names[c]);

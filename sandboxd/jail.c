@@ -324,6 +324,12 @@ void jail_release(struct jail *jail, unsigned slot)
     jail->slots[slot] = false;
 }
 
+void jail_balance(struct jail *jail)
+{
+    if (jail->cgroups != NULL)
+        cgroups_balance(jail->cgroups, jail->slots);
+}
+
 void jail_give(const struct jail *jail, unsigned slot, int fd)
 {
     uid_t uid = jail->uid_base + slot;

@@ -53,6 +53,10 @@ bool jail_start(struct jail *jail, const char *node_modules, struct jail_process
                 char error[static JAIL_ERROR_MAX_BYTES]) __attribute__((warn_unused_result));
 void jail_release(struct jail *jail, unsigned slot);
 
+/* To be called every JAIL_BALANCE_MS: shares the CPU between sandboxes. */
+#define JAIL_BALANCE_MS 500
+void jail_balance(struct jail *jail);
+
 /* Makes a pipe's end belong to the sandbox's user, so that a command can open /dev/stdout; as root only. */
 void jail_give(const struct jail *jail, unsigned slot, int fd);
 

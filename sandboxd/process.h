@@ -2,7 +2,8 @@
  * process: one command in a sandbox, begun by Process/Start (spec/e2b.md 0.9).
  *
  * It runs until it exits and both its output pipes are at their end, whoever listens; output that nobody listens to is
- * read and thrown away, at a bounded rate. A listener that cannot keep up pauses the pipes, so that the command blocks in write(2).
+ * read and thrown away, at a bounded rate. A listener that cannot keep up pauses the pipes, so that the command blocks
+ * in write(2).
  */
 #ifndef SANDBOXD_PROCESS_H
 #define SANDBOXD_PROCESS_H

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -96,16 +97,20 @@ def user_daemon(start, folder: Path):
     programs.mkdir()
     for name in ("sandboxd", "sandbox-init"):
         shutil.copy(BUILD / name, programs)
-    for path in (folder, *folder.parents):
-        if path.stat().st_uid == os.geteuid() and path != Path("/"):
-            os.chmod(path, path.stat().st_mode | 0o711)
     user = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
     return start(prefix=user, program=programs / "sandboxd", owner=65534)
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("s")
+def folder():
+    """One that an ordinary user can reach; pytest's own ones are closed again by the next pytest."""
+    with tempfile.TemporaryDirectory(prefix="escape") as path:
+        os.chmod(path, 0o711)
+        yield Path(path)
+
+
+@pytest.fixture(scope="module")
+def scene(folder):
     mark = str(os.getpid())
     for name in ("secret", "linked"):
         (folder / name).write_text("secret of the host\n")
