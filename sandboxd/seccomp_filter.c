@@ -163,7 +163,11 @@ static int refuse_names(scmp_filter_ctx filter)
 /* Other architectures number their calls in another way: whoever makes one (int 0x80, x32) is killed. */
 static int refuse_architectures(scmp_filter_ctx filter)
 {
-    return seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+    /* libseccomp asks the kernel whether it knows this, which a service's own filter may not let it do: then it is the
+     * thread that is killed, as without our asking. */
+    int result = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+
+    return result == -EINVAL ? 0 : result;
 }
 
 bool seccomp_filter_export(void **program, size_t *bytes)
