@@ -21,7 +21,7 @@
 /* A killed sandboxd's processes are dying already; so long they are waited for, looked at so often. */
 #define LEFTOVER_WAIT_MS 2000
 #define LEFTOVER_LOOK_MS 10
-#define CPU_PERIOD_US    100000
+#define CPU_PERIOD_US    100000u
 
 /* --- limits --------------------------------------------------------------------------------------- */
 
