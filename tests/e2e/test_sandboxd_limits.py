@@ -164,6 +164,7 @@ def everything(daemon) -> dict:
     }  # fmt: skip
 
 
+@pytest.mark.timeout(120 * SLOW + CYCLES)
 def test_cycles_of_create_run_and_kill_leave_nothing(daemon):
     first = everything(daemon)
     firsts, sizes = [], []
