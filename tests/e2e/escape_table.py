@@ -119,7 +119,7 @@ NEIGHBOURS = [
             equivalent="it is the host's: all are outside alike"),
     Attempt("open the host's message queue", """
 mq = ctypes.CDLL('librt.so.1')
-if mq.mq_open(b'/escape-@mark@', 2) < 0: sys.exit(1)"""),
+if mq.mq_open(b'/escape-@mark@', 0) < 0: sys.exit(1)"""),
     Attempt("reach an abstract socket of the host", """
 socket.socket(socket.AF_UNIX).connect('\\0escape-@mark@')"""),
 ]  # fmt: skip
