@@ -111,6 +111,7 @@ struct settings {
     int64_t sandbox_memory_bytes;
     int64_t sandbox_disk_bytes;
     int64_t sandbox_processes;
+    int64_t sandbox_cpu_percent; /* of one core; 0: no limit */
 
     /*
      * From the environment, a file of its own or `.env` only: an argument or a settings file is no place for a key. ""

@@ -144,6 +144,8 @@ const struct setting settings_table[] = {
      "size of /home/user in a local sandbox"},
     {"sandbox_processes", TYPE_INTEGER, LOCAL, AT(sandbox_processes), "512", 128, 65536, NULL, NULL,
      "processes of a local sandbox"},
+    {"sandbox_cpu", TYPE_INTEGER, LOCAL, AT(sandbox_cpu_percent), "0", 0, 102400, NULL, NULL,
+     "CPU time of a local sandbox in percent of one core; 0 = no limit"},
 };
 
 const size_t settings_count = sizeof settings_table / sizeof *settings_table;

@@ -77,6 +77,7 @@ static void build_command_line(struct command_line *line, const struct settings 
     add_number(line, "--memory-mib", settings->sandbox_memory_bytes / BYTES_PER_MIB);
     add_number(line, "--disk-mib", settings->sandbox_disk_bytes / BYTES_PER_MIB);
     add_number(line, "--processes", settings->sandbox_processes);
+    add_number(line, "--cpu-percent", settings->sandbox_cpu_percent);
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         if ((int64_t)levels[i].level == settings->log_level)
             add(line, "--log-level", levels[i].name);

@@ -2,6 +2,7 @@
 #include "sandboxd/jail_internal.h"
 
 #include "common/log.h"
+#include "sandboxd/cgroups.h"
 #include "sandboxd/seccomp_filter.h"
 
 #include <errno.h>
@@ -22,10 +23,13 @@
 /* The preferred first host uid of sandboxes: far from the uids that people and packages get. */
 #define UID_BASE_PREFERRED 2000000000u
 #define FIRST_FREE_FD      3
+/* Of 1,000. */
+#define OOM_SCORE_ADJUST 500
 
 struct jail {
     char init_path[PATH_MAX];
     struct jail_limits limits;
+    struct cgroups *cgroups; /* NULL: none to be had */
     void *seccomp;
     size_t seccomp_bytes;
     bool is_root;
@@ -68,6 +72,18 @@ static uid_t choose_uid_base(void)
     return best;
 }
 
+/* Takes cgroups where there are some, and says once what limits sandboxes. */
+static void limit_by_cgroups(struct jail *jail)
+{
+    char reason[JAIL_ERROR_MAX_BYTES];
+
+    jail->cgroups = cgroups_new(&jail->limits, reason);
+    if (jail->cgroups != NULL)
+        log_info("limits of sandboxes: %s", cgroups_words(jail->cgroups));
+    else
+        log_info("limits of sandboxes: rlimits, each process by itself: %s", reason);
+}
+
 struct jail *jail_new(const char *init_path, const struct jail_limits *limits, char error[static JAIL_ERROR_MAX_BYTES])
 {
     struct jail *jail = calloc(1, sizeof *jail);
@@ -83,8 +99,10 @@ struct jail *jail_new(const char *init_path, const struct jail_limits *limits, c
         jail->limits = *limits;
         jail->is_root = geteuid() == 0;
         jail->uid_base = jail->is_root ? choose_uid_base() : 0;
-        if (!jail->is_root || jail->uid_base != 0)
+        if (!jail->is_root || jail->uid_base != 0) {
+            limit_by_cgroups(jail);
             return jail;
+        }
         errno = 0;
         (void)fail(error, "no range of %d uids for sandboxes in /proc/self/uid_map", JAIL_SLOTS_MAX);
     }
@@ -96,6 +114,7 @@ void jail_free(struct jail *jail)
 {
     if (jail == NULL)
         return;
+    cgroups_free(jail->cgroups);
     free(jail->seccomp);
     free(jail);
 }
@@ -108,6 +127,7 @@ struct start {
     int control_fd; /* init's end */
     int stderr_fd;  /* bwrap's end */
     uid_t uid;
+    unsigned slot;
 };
 
 /* In the child: says on the pipe what failed, and ends. */
@@ -115,6 +135,17 @@ static _Noreturn void child_fail(const char *what)
 {
     dprintf(STDERR_FILENO, "%s: %s\n", what, strerror(errno));
     _exit(1);
+}
+
+/* In the child: where memory is short, a sandbox's process goes before any of the host's. Failing that is no harm. */
+static void child_give_way(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    dprintf(fd, "%d", OOM_SCORE_ADJUST);
+    close(fd);
 }
 
 /* In the child of root: becomes the sandbox's own host user. */
@@ -145,6 +176,11 @@ static void child_descriptors(const struct start *start)
     fcntl(start->control_fd, F_SETFD, 0);
 }
 
+static bool limits_memory_by_cgroup(const struct jail *jail)
+{
+    return jail->cgroups != NULL && cgroups_limit_memory(jail->cgroups);
+}
+
 /* In the child: becomes bwrap, with no environment. */
 static _Noreturn void child_exec(const struct start *start)
 {
@@ -157,7 +193,9 @@ static _Noreturn void child_exec(const struct start *start)
     snprintf(args_fd, sizeof args_fd, "%d", start->arguments.args_fd);
     snprintf(control_fd, sizeof control_fd, "%d", start->control_fd);
     snprintf(processes, sizeof processes, "%u", limits->processes);
-    snprintf(data_bytes, sizeof data_bytes, "%llu", (unsigned long long)limits->memory_mib << 20);
+    /* Where the whole sandbox is limited, a program may reserve more than it uses. */
+    snprintf(data_bytes, sizeof data_bytes, "%llu",
+             limits_memory_by_cgroup(start->jail) ? 0 : (unsigned long long)limits->memory_mib << 20);
     snprintf(file_bytes, sizeof file_bytes, "%llu", jail_file_limit_bytes(limits));
     execve(BWRAP, argv, no_environment);
     child_fail(BWRAP);
@@ -175,6 +213,9 @@ static _Noreturn void child_main(const struct start *start)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     dup2(start->stderr_fd, STDERR_FILENO);
+    if (start->jail->cgroups != NULL && !cgroups_enter(start->jail->cgroups, start->slot))
+        child_fail("cgroup of the sandbox");
+    child_give_way();
     if (start->jail->is_root)
         child_drop_root(start);
     child_descriptors(start);
@@ -256,9 +297,12 @@ bool jail_start(struct jail *jail, const char *node_modules, struct jail_process
     if (process->slot == JAIL_SLOTS_MAX)
         return fail(error, "all %d sandboxes are in use", JAIL_SLOTS_MAX);
     start.uid = jail->uid_base + process->slot;
+    start.slot = process->slot;
     if (!jail_arguments_build(&start.arguments, jail->is_root ? &staged : &here, &jail->limits, jail->seccomp,
                               jail->seccomp_bytes))
         (void)fail(error, "arguments of bwrap");
+    else if (jail->cgroups != NULL && !cgroups_make(jail->cgroups, process->slot))
+        (void)fail(error, "cgroup of the sandbox");
     else if (!launch(&start, process))
         (void)fail(error, "start of bwrap");
     else
@@ -275,7 +319,15 @@ void jail_release(struct jail *jail, unsigned slot)
         log_panic("jail slot %u does not exist", slot);
     else if (!jail->slots[slot])
         log_panic("jail slot %u released twice", slot);
+    if (jail->cgroups != NULL)
+        cgroups_remove(jail->cgroups, slot);
     jail->slots[slot] = false;
+}
+
+void jail_balance(struct jail *jail)
+{
+    if (jail->cgroups != NULL)
+        cgroups_balance(jail->cgroups, jail->slots);
 }
 
 void jail_give(const struct jail *jail, unsigned slot, int fd)

@@ -3,8 +3,9 @@
  *
  * What a sandbox gets: its own user, mount, pid, ipc, uts, cgroup and network namespaces; /usr read-only; everything
  * it can write is a sized tmpfs in its own mount namespace, so that nothing of it ever touches a disk of the host; no
- * capabilities; a seccomp filter; limits; an empty environment. bwrap is never run as host uid 0: as root, every
- * sandbox gets a host uid of its own from a range; an ordinary user's sandboxes run under that user.
+ * capabilities; a seccomp filter; limits, by a cgroup where we may make one; an empty environment. bwrap is never run
+ * as host uid 0: as root, every sandbox gets a host uid of its own from a range; an ordinary user's sandboxes run under
+ * that user.
  */
 #ifndef SANDBOXD_JAIL_H
 #define SANDBOXD_JAIL_H
@@ -24,9 +25,10 @@
 #define JAIL_USER "user"
 
 struct jail_limits {
-    unsigned memory_mib; /* data of one process; 0: none */
+    unsigned memory_mib; /* of all processes of a sandbox; without cgroups the data of each; 0: no limit */
     unsigned disk_mib;   /* size of the home */
     unsigned processes;
+    unsigned cpu_percent; /* of one core, for all processes; needs cgroups; 0: no limit */
 };
 
 /* What all sandboxes share. */
@@ -40,7 +42,8 @@ struct jail_process {
     unsigned slot;  /* to be given back with jail_release() once pid is reaped */
 };
 
-/* Checks what can be checked without starting a sandbox. NULL with the reason in error. */
+/* Checks what can be checked without starting a sandbox, and logs what limits sandboxes here. NULL with the reason in
+ * error. */
 struct jail *jail_new(const char *init_path, const struct jail_limits *limits, char error[static JAIL_ERROR_MAX_BYTES])
     __attribute__((warn_unused_result));
 void jail_free(struct jail *jail);
@@ -49,6 +52,10 @@ void jail_free(struct jail *jail);
 bool jail_start(struct jail *jail, const char *node_modules, struct jail_process *process,
                 char error[static JAIL_ERROR_MAX_BYTES]) __attribute__((warn_unused_result));
 void jail_release(struct jail *jail, unsigned slot);
+
+/* To be called every JAIL_BALANCE_MS: shares the CPU between sandboxes. */
+#define JAIL_BALANCE_MS 500
+void jail_balance(struct jail *jail);
 
 /* Makes a pipe's end belong to the sandbox's user, so that a command can open /dev/stdout; as root only. */
 void jail_give(const struct jail *jail, unsigned slot, int fd);

@@ -152,12 +152,17 @@ static bool put_bytes(FILE *out, struct jail_arguments *arguments, const char *o
     return true;
 }
 
+static unsigned long long place_bytes(size_t i, const struct jail_limits *limits)
+{
+    return writable[i].bytes != 0 ? writable[i].bytes : limits->disk_mib * MIB;
+}
+
 static void put_writable(FILE *out, const struct jail_limits *limits)
 {
     for (size_t i = 0; i < COUNT(writable); i++) {
         char size[SIZE_TEXT_BYTES];
 
-        snprintf(size, sizeof size, "%llu", writable[i].bytes != 0 ? writable[i].bytes : limits->disk_mib * MIB);
+        snprintf(size, sizeof size, "%llu", place_bytes(i, limits));
         put(out, "--perms", writable[i].permissions, "--size", size, "--tmpfs", writable[i].path, END);
     }
 }
@@ -175,13 +180,22 @@ static bool put_etc(FILE *out, struct jail_arguments *arguments)
 
 unsigned long long jail_file_limit_bytes(const struct jail_limits *limits)
 {
-    unsigned long long largest = limits->disk_mib * MIB;
+    unsigned long long largest = 0;
 
     for (size_t i = 0; i < COUNT(writable); i++) {
-        if (writable[i].bytes > largest)
-            largest = writable[i].bytes;
+        if (place_bytes(i, limits) > largest)
+            largest = place_bytes(i, limits);
     }
     return largest + MIB;
+}
+
+unsigned long long jail_places_bytes(const struct jail_limits *limits)
+{
+    unsigned long long sum = 0;
+
+    for (size_t i = 0; i < COUNT(writable); i++)
+        sum += place_bytes(i, limits);
+    return sum;
 }
 
 bool jail_arguments_build(struct jail_arguments *arguments, const struct jail_sources *sources,

@@ -29,6 +29,9 @@ void jail_arguments_free(struct jail_arguments *arguments);
 /* More than any place of a sandbox can hold: a full one is told by ENOSPC, and only a memfd meets this limit. */
 unsigned long long jail_file_limit_bytes(const struct jail_limits *limits);
 
+/* All that a sandbox's places can hold together. */
+unsigned long long jail_places_bytes(const struct jail_limits *limits);
+
 /* Where jail_mounts_prepare() puts things. */
 #define JAIL_STAGED_INIT         "/tmp/init"
 #define JAIL_STAGED_NODE_MODULES "/tmp/node_modules"

@@ -42,13 +42,15 @@ static const struct {
     {"network-allow", "HOST:PORT", OPTION_ENDPOINT, 0, 0, 0,
      "an endpoint that sandboxes may reach; may be repeated (default: none)"},
     {"memory-mib", "N", OPTION_NUMBER, offsetof(struct options, limits.memory_mib), 0, 1024 * 1024,
-     "data memory of each process in a sandbox, 0: no limit (default: 0)"},
+     "memory of the programs of a sandbox, 0: no limit (default: 2048)"},
     {"disk-mib", "N", OPTION_NUMBER, offsetof(struct options, limits.disk_mib), 16, 1024 * 1024,
      "size of a sandbox's home, in memory (default: 1024)"},
     {"processes", "N", OPTION_NUMBER, offsetof(struct options, limits.processes), 128, 1024 * 1024,
      "processes and threads of a sandbox (default: 1024)"},
     {"max-sandboxes", "N", OPTION_NUMBER, offsetof(struct options, max_sandboxes), 1, JAIL_SLOTS_MAX,
      "sandboxes at once, paused ones too (default: 4096)"},
+    {"cpu-percent", "N", OPTION_NUMBER, offsetof(struct options, limits.cpu_percent), 0, 100 * 1024,
+     "CPU time of a sandbox in percent of one core, 0: an equal share (default: 0)"},
     {"ready-fd", "FD", OPTION_DESCRIPTOR, offsetof(struct options, ready_fd), 3, INT_MAX,
      "write a newline to this descriptor and close it once requests are taken"},
     {"owner-fd", "FD", OPTION_DESCRIPTOR, offsetof(struct options, owner_fd), 3, INT_MAX,
@@ -139,7 +141,7 @@ enum options_result options_parse(struct options *options, int argc, char **argv
     struct option longs[OPTION_COUNT + 1] = {0};
     int index = 0, code;
 
-    *options = (struct options){.limits = {.disk_mib = 1024, .processes = 1024},
+    *options = (struct options){.limits = {.memory_mib = 2048, .disk_mib = 1024, .processes = 1024},
                                 .max_sandboxes = JAIL_SLOTS_MAX,
                                 .ready_fd = -1,
                                 .owner_fd = -1,

@@ -52,6 +52,7 @@ LIST_HEAD(sandbox_list, sandbox);
 struct sandbox_table {
     struct event_base *base;
     struct jail *jail;
+    struct event *balance;
     const struct endpoint_list *allowed;
     const struct sandbox_hooks *hooks;
     struct sandbox_list running[SANDBOX_BUCKETS];

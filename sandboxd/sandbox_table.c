@@ -15,6 +15,24 @@ struct sandbox_list *sandbox_bucket(struct sandbox_table *table, const char *id)
     return &table->running[hash % SANDBOX_BUCKETS];
 }
 
+static void on_balance(evutil_socket_t fd, short what, void *arg)
+{
+    struct sandbox_table *table = arg;
+
+    (void)fd;
+    (void)what;
+    jail_balance(table->jail);
+}
+
+/* Begins to share the CPU; false when memory is out. */
+static bool start_balance(struct sandbox_table *table)
+{
+    const struct timeval period = {.tv_usec = JAIL_BALANCE_MS * 1000};
+
+    table->balance = event_new(table->base, -1, EV_PERSIST, on_balance, table);
+    return table->balance != NULL && event_add(table->balance, &period) == 0;
+}
+
 struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *jail, const struct endpoint_list *allowed,
                                         const struct sandbox_hooks *hooks)
 {
@@ -29,11 +47,16 @@ struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *ja
     LIST_INIT(&table->unlisted);
     for (size_t i = 0; i < SANDBOX_BUCKETS; i++)
         LIST_INIT(&table->running[i]);
-    return table;
+    if (start_balance(table))
+        return table;
+    sandbox_table_free(table);
+    return NULL;
 }
 
 void sandbox_table_free(struct sandbox_table *table)
 {
+    if (table != NULL && table->balance != NULL)
+        event_free(table->balance);
     free(table);
 }
 

@@ -20,6 +20,8 @@
 #define LISTENERS_MAX    32
 #define LISTEN_BACKLOG   64
 #define OPEN_FILES_LIMIT 8192
+/* Memory that cannot be swapped, or lies in the kernel: the usual limit of a user. */
+#define LOCKED_LIMIT_BYTES (8 * 1024 * 1024)
 
 struct listener {
     int fd;
@@ -241,8 +243,16 @@ static void set_limits(rlim_t processes, rlim_t data_bytes, rlim_t file_bytes)
         __rlimit_resource_t resource;
         rlim_t value;
     } limits[] = {
-        {RLIMIT_CORE, 0},          {RLIMIT_NOFILE, OPEN_FILES_LIMIT}, {RLIMIT_NPROC, processes},
-        {RLIMIT_DATA, data_bytes}, {RLIMIT_FSIZE, file_bytes},
+        {RLIMIT_CORE, 0},
+        {RLIMIT_NOFILE, OPEN_FILES_LIMIT},
+        {RLIMIT_NPROC, processes},
+        {RLIMIT_DATA, data_bytes},
+        {RLIMIT_FSIZE, file_bytes},
+        {RLIMIT_MEMLOCK, LOCKED_LIMIT_BYTES},
+        {RLIMIT_MSGQUEUE, LOCKED_LIMIT_BYTES},
+        /* Root's own may be without bounds: no real time, no better than the host's programs. */
+        {RLIMIT_RTPRIO, 0},
+        {RLIMIT_NICE, 0},
     };
 
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
