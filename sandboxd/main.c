@@ -61,17 +61,18 @@ static bool find_init(struct program *program)
     return true;
 }
 
-/* Descriptors are what runs out first: three for a sandbox, three for a command, one for a connection. */
-static void raise_descriptor_limit(void)
+/* Descriptors are what runs out first: three for a sandbox, three for a command, one for a connection. How many. */
+static unsigned long long raise_descriptor_limit(void)
 {
-    struct rlimit limit;
+    struct rlimit limit = {.rlim_cur = 0};
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return;
+        log_panic("getrlimit: %s", strerror(errno));
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         log_warn("descriptor limit: %s", strerror(errno));
     log_info("up to %llu descriptors", (unsigned long long)limit.rlim_cur);
+    return limit.rlim_cur;
 }
 
 /* Whether systemd's protocol says that descriptor 3 is a socket for us. */
@@ -237,20 +238,6 @@ static bool follow_parent(void)
 
 /* --- parts ---------------------------------------------------------------------------------------- */
 
-/* Whether an endpoint must be resolved by name. */
-static bool needs_resolver(const struct endpoint_list *allowed)
-{
-    unsigned char address[sizeof(struct in6_addr)];
-
-    for (size_t i = 0; i < allowed->count; i++) {
-        const char *host = allowed->entries[i].host;
-
-        if (evutil_inet_pton(AF_INET, host, address) != 1 && evutil_inet_pton(AF_INET6, host, address) != 1)
-            return true;
-    }
-    return false;
-}
-
 /* What the program is made of; the reason of a failure is logged. */
 static bool program_init(struct program *program)
 {
@@ -273,18 +260,13 @@ static bool program_init(struct program *program)
         log_error("event loop: %s", strerror(errno));
         return false;
     }
-    program->gate = (struct gate){.base = program->daemon.base, .allowed = &options->network_allow};
-    if (needs_resolver(&options->network_allow)) {
-        program->gate.dns =
-            evdns_base_new(program->daemon.base, EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
-        if (program->gate.dns == NULL)
-            log_warn("no name server found: endpoints of network_allow are reached by address only");
-    }
+    if (!gate_open(&program->gate, program->daemon.base, &options->network))
+        return false;
     program->hooks = (struct sandbox_hooks){.exited = process_exited, .accepted = gate_accepted, .arg = &program->gate};
     program->daemon.template_dir = options->template_dir;
     program->daemon.limits = &options->limits;
     program->daemon.sandboxes =
-        sandbox_table_new(program->daemon.base, program->jail, &options->network_allow, &program->hooks);
+        sandbox_table_new(program->daemon.base, program->jail, &options->network, &program->hooks);
     return program->daemon.sandboxes != NULL;
 }
 
@@ -292,8 +274,7 @@ static void program_free(struct program *program)
 {
     server_free(program->server);
     sandbox_table_free(program->daemon.sandboxes);
-    if (program->gate.dns != NULL)
-        evdns_base_free(program->gate.dns, 0);
+    gate_close(&program->gate);
     for (size_t i = 0; i < sizeof program->signals / sizeof *program->signals; i++) {
         if (program->signals[i] != NULL)
             event_free(program->signals[i]);
@@ -319,11 +300,13 @@ static int serve(struct program *program)
         close(listen_fd);
         return 1;
     }
-    log_info("sandboxd " SANDSTORM_VERSION " on %s, libevent %s, %zu endpoints allowed, home %u MiB, %u processes",
+    log_info("sandboxd " SANDSTORM_VERSION
+             " on %s, libevent %s, network %s, %zu endpoints allowed, home %u MiB, %u processes",
              program->options.socket_path != NULL ? program->options.socket_path : "an inherited socket",
-             event_get_version(), program->options.network_allow.count, program->options.limits.disk_mib,
+             event_get_version(), program->options.network.mode == NETWORK_NONE ? "none" : "internet",
+             program->options.network.allowed.count, program->options.limits.disk_mib,
              program->options.limits.processes);
-    raise_descriptor_limit();
+    gate_set_descriptors(&program->gate, raise_descriptor_limit());
     tell_ready(program->options.ready_fd);
     event_base_dispatch(program->daemon.base);
     if (program->options.socket_path != NULL)

@@ -12,7 +12,7 @@ struct options {
     const char *socket_path;  /* NULL: inherited */
     const char *template_dir; /* NULL: only the template "base" */
     const char *init_path;    /* NULL: beside this program */
-    struct endpoint_list network_allow;
+    struct network network;
     struct jail_limits limits;
     int ready_fd; /* -1: nobody waits */
     int owner_fd; /* a pipe whose other ends its owners hold; -1: nobody's */

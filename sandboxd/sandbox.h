@@ -50,6 +50,7 @@ struct sandbox_wish {
     const json_t *envs;       /* object or NULL */
     int timeout_s;
     bool secure;
+    bool without_internet; /* only what the operator allows, whatever the others have */
 };
 
 LIST_HEAD(process_list, process);
@@ -64,6 +65,7 @@ struct sandbox {
     struct timeval started_at;
     struct timeval end_at;
     struct process_list processes;
+    bool has_internet;
     unsigned gate_connections; /* gate.c's */
 
     enum sandbox_state state;
@@ -86,7 +88,7 @@ struct sandbox_hooks {
 #define SANDBOX_PROXY_PORT     3128
 
 /* All arguments must outlive the table. */
-struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *jail, const struct endpoint_list *allowed,
+struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *jail, const struct network *network,
                                         const struct sandbox_hooks *hooks) __attribute__((warn_unused_result));
 /* All sandboxes must have ended. */
 void sandbox_table_free(struct sandbox_table *table);
@@ -115,7 +117,8 @@ void sandbox_watch_remove(struct sandbox_watch *watch);
 
 /* Makes a descriptor of ours belong to the sandbox's user (jail_give). */
 void sandbox_give(const struct sandbox *sandbox, int fd);
-/* Adds the variables that make programs use the proxy inside, when an endpoint needs it; -1 when memory is out. */
+/* Adds the variables that make programs use the proxy inside, when something is reached by it; -1 when memory is out.
+ */
 int sandbox_add_proxy_envs(const struct sandbox *sandbox, json_t *envs) __attribute__((warn_unused_result));
 
 /*

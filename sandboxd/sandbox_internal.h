@@ -53,7 +53,7 @@ LIST_HEAD(sandbox_list, sandbox);
 struct sandbox_table {
     struct event_base *base;
     struct jail *jail;
-    const struct endpoint_list *allowed;
+    const struct network *network;
     const struct sandbox_hooks *hooks;
     struct sandbox_list running[SANDBOX_BUCKETS];
     struct sandbox_list unlisted; /* STARTING and ENDING */
@@ -66,6 +66,9 @@ struct sandbox_list *sandbox_bucket(struct sandbox_table *table, const char *id)
 
 /* Tells those who waited for the start, which then failed, and for the end. */
 void sandbox_tell_ended(struct sandbox *sandbox);
+
+/* Orders what makes the way out reachable inside: the proxy, and a listener for each allowed loopback endpoint. */
+void sandbox_order_listeners(struct sandbox *sandbox);
 
 /* Frees a sandbox of which nothing runs any more. */
 void sandbox_free(struct sandbox *sandbox);

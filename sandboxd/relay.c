@@ -1,0 +1,200 @@
+#include "sandboxd/relay.h"
+
+#include "common/clock.h"
+
+#include <event2/event.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+/* One of the two sockets. */
+struct side {
+    struct relay *relay;
+    struct side *other;
+    struct bufferevent *socket;
+    bool is_at_end; /* nothing more will be read from it */
+    bool is_told;   /* it was told that nothing more comes */
+};
+
+struct relay {
+    struct side inside, outside;
+    bool has_body;
+    struct proxy_body body; /* of what the inside sends */
+    int64_t last_bytes_ms;
+    struct event *idle;
+    struct event *over; /* active: ended() is due */
+    void (*ended)(void *arg);
+    void *arg;
+};
+
+/* The end is told from the loop: whoever hears of it frees the relay. */
+static void end(struct relay *relay)
+{
+    bufferevent_disable(relay->inside.socket, EV_READ | EV_WRITE);
+    bufferevent_disable(relay->outside.socket, EV_READ | EV_WRITE);
+    event_active(relay->over, EV_TIMEOUT, 0);
+}
+
+static void on_over(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay *relay = arg;
+
+    (void)fd;
+    (void)what;
+    relay->ended(relay->arg);
+}
+
+/* Passes on what belongs to the one request of the inside; what follows it stays unread. */
+static void move_body(struct relay *relay, struct evbuffer *in, struct evbuffer *out)
+{
+    while (relay->body.state != PROXY_BODY_ENDED && evbuffer_get_length(in) > 0) {
+        size_t length = evbuffer_get_contiguous_space(in);
+        size_t taken = proxy_body_take(&relay->body, (const char *)evbuffer_pullup(in, (ssize_t)length), length);
+
+        evbuffer_remove_buffer(in, out, taken);
+        if (relay->body.state == PROXY_BODY_BAD) {
+            end(relay);
+            return;
+        }
+    }
+    if (relay->body.state == PROXY_BODY_ENDED)
+        bufferevent_setwatermark(relay->inside.socket, EV_READ, 0, 1);
+}
+
+/* What one side sent goes to the other, whose full buffer stops the reading here. */
+static void pass_on(struct side *side)
+{
+    struct relay *relay = side->relay;
+    struct evbuffer *in = bufferevent_get_input(side->socket), *out = bufferevent_get_output(side->other->socket);
+
+    relay->last_bytes_ms = monotonic_ms();
+    if (side == &relay->inside && relay->has_body)
+        move_body(relay, in, out);
+    else
+        evbuffer_add_buffer(out, in);
+    if (evbuffer_get_length(out) > RELAY_HIGH_WATER_BYTES)
+        bufferevent_disable(side->socket, EV_READ);
+}
+
+static void on_read(struct bufferevent *socket, void *arg)
+{
+    (void)socket;
+    pass_on(arg);
+}
+
+/*
+ * One direction is at its end and written out: tells the receiver. The second one is the end of all, as is the answer
+ * to the only request.
+ */
+static void finish_direction(struct side *receiver)
+{
+    struct relay *relay = receiver->relay;
+
+    shutdown(bufferevent_getfd(receiver->socket), SHUT_WR);
+    receiver->is_told = true;
+    if (receiver->other->is_told || (relay->has_body && receiver == &relay->inside))
+        end(relay);
+}
+
+/* All was written to one side: the other may be read again, or, at its end, the end is passed on. */
+static void on_written(struct bufferevent *socket, void *arg)
+{
+    struct side *side = arg;
+
+    (void)socket;
+    side->relay->last_bytes_ms = monotonic_ms();
+    /* This is called for a buffer that was empty all the time, too. */
+    if (side->is_told)
+        return;
+    if (side->other->is_at_end)
+        finish_direction(side);
+    else
+        bufferevent_enable(side->other->socket, EV_READ);
+}
+
+/* A side ended or broke. */
+static void on_event(struct bufferevent *socket, short what, void *arg)
+{
+    struct side *side = arg;
+
+    if ((what & BEV_EVENT_EOF) == 0 || (what & BEV_EVENT_WRITING) != 0) {
+        end(side->relay);
+        return;
+    }
+    pass_on(side);
+    side->is_at_end = true;
+    bufferevent_disable(socket, EV_READ);
+    if (evbuffer_get_length(bufferevent_get_output(side->other->socket)) == 0)
+        finish_direction(side->other);
+}
+
+/* Waits for the silence, or what is left of it. */
+static void wait_for_silence(struct relay *relay, int64_t wait_ms)
+{
+    const struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
+
+    evtimer_add(relay->idle, &wait);
+}
+
+static void on_idle(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay *relay = arg;
+    int64_t left_ms = relay->last_bytes_ms + RELAY_IDLE_S * INT64_C(1000) - monotonic_ms();
+
+    (void)fd;
+    (void)what;
+    if (left_ms > 0)
+        wait_for_silence(relay, left_ms);
+    else
+        end(relay);
+}
+
+static void start_side(struct side *side)
+{
+    bufferevent_setwatermark(side->socket, EV_READ, 0, 0);
+    bufferevent_setcb(side->socket, on_read, on_written, on_event, side);
+    bufferevent_enable(side->socket, EV_READ | EV_WRITE);
+}
+
+struct relay *relay_new(struct bufferevent *inside, struct bufferevent *outside, const struct proxy_body *body,
+                        void (*ended)(void *arg), void *arg)
+{
+    struct event_base *base = bufferevent_get_base(inside);
+    struct relay *relay = calloc(1, sizeof *relay);
+
+    if (relay == NULL) {
+        bufferevent_free(inside);
+        bufferevent_free(outside);
+        return NULL;
+    }
+    relay->inside = (struct side){.relay = relay, .other = &relay->outside, .socket = inside};
+    relay->outside = (struct side){.relay = relay, .other = &relay->inside, .socket = outside};
+    relay->has_body = body != NULL;
+    if (body != NULL)
+        relay->body = *body;
+    relay->ended = ended;
+    relay->arg = arg;
+    relay->idle = evtimer_new(base, on_idle, relay);
+    relay->over = evtimer_new(base, on_over, relay);
+    if (relay->idle == NULL || relay->over == NULL) {
+        relay_free(relay);
+        return NULL;
+    }
+    start_side(&relay->inside);
+    start_side(&relay->outside);
+    pass_on(&relay->inside);
+    wait_for_silence(relay, RELAY_IDLE_S * INT64_C(1000));
+    return relay;
+}
+
+void relay_free(struct relay *relay)
+{
+    if (relay == NULL)
+        return;
+    if (relay->idle != NULL)
+        event_free(relay->idle);
+    if (relay->over != NULL)
+        event_free(relay->over);
+    bufferevent_free(relay->inside.socket);
+    bufferevent_free(relay->outside.socket);
+    free(relay);
+}
