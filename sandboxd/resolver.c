@@ -54,12 +54,12 @@ static bool note_files(struct resolver *resolver)
     return changed;
 }
 
-/* Without a file libevent asks a server on this machine. */
+/* Options of the file come after ours. Without a file libevent asks a server on this machine. */
 static void read_files(struct resolver *resolver)
 {
-    evdns_base_resolv_conf_parse(resolver->dns, DNS_OPTIONS_ALL, RESOLV_CONF);
     for (size_t i = 0; i < sizeof dns_options / sizeof *dns_options; i++)
         evdns_base_set_option(resolver->dns, dns_options[i].option, dns_options[i].value);
+    evdns_base_resolv_conf_parse(resolver->dns, DNS_OPTIONS_ALL, RESOLV_CONF);
 }
 
 struct resolver *resolver_new(struct event_base *base)
