@@ -67,8 +67,6 @@ class TwoMachines:
         for machine, v4, v6 in ((here, HERE, HERE_V6), (there, THERE, THERE_V6)):
             machine.add_address(v4 + "/24", "wire")
             machine.add_address(v6 + "/64", "wire")
-            # Nobody else is on the wire: an address need not wait for who might have it.
-            machine.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/wire/accept_dad")
             machine.run("ip", "link", "set", "wire", "up")
         here.run("ip", "route", "add", "default", "via", THERE)
         here.run("ip", "-6", "route", "add", "default", "via", THERE_V6)
