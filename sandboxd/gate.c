@@ -215,8 +215,8 @@ static void start_relaying(struct connection *connection)
     evtimer_del(connection->deadline);
     connection->inside = NULL;
     connection->outside = NULL;
-    connection->relay =
-        relay_new(inside, outside, request->form == PROXY_FORWARD ? &request->body : NULL, on_relay_ended, connection);
+    connection->relay = relay_new(inside, outside, &connection->sandbox->gate_pace,
+                                  request->form == PROXY_FORWARD ? &request->body : NULL, on_relay_ended, connection);
     if (connection->relay == NULL)
         connection_close(connection);
 }

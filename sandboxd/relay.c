@@ -11,17 +11,22 @@ struct side {
     struct relay *relay;
     struct side *other;
     struct bufferevent *socket;
-    bool is_at_end; /* nothing more will be read from it */
-    bool is_told;   /* it was told that nothing more comes */
+    bool is_at_end;  /* nothing more will be read from it */
+    bool is_told;    /* it was told that nothing more comes */
+    bool is_blocked; /* not read: the other side has not taken what there is */
+    bool is_paced;   /* not read: the sandbox is too fast */
 };
 
 struct relay {
     struct side inside, outside;
+    bool is_over;
     bool has_body;
     struct proxy_body body; /* of what the inside sends */
     int64_t last_bytes_ms;
+    struct pace *pace;
     struct event *idle;
-    struct event *over; /* active: ended() is due */
+    struct event *resume; /* pending: a side is paced */
+    struct event *over;   /* active: ended() is due */
     void (*ended)(void *arg);
     void *arg;
 };
@@ -29,6 +34,7 @@ struct relay {
 /* The end is told from the loop: whoever hears of it frees the relay. */
 static void end(struct relay *relay)
 {
+    relay->is_over = true;
     bufferevent_disable(relay->inside.socket, EV_READ | EV_WRITE);
     bufferevent_disable(relay->outside.socket, EV_READ | EV_WRITE);
     event_active(relay->over, EV_TIMEOUT, 0);
@@ -46,18 +52,58 @@ static void on_over(evutil_socket_t fd, short what, void *arg)
 /* Passes on what belongs to the one request of the inside; what follows it stays unread. */
 static void move_body(struct relay *relay, struct evbuffer *in, struct evbuffer *out)
 {
-    while (relay->body.state != PROXY_BODY_ENDED && evbuffer_get_length(in) > 0) {
+    while (!relay->is_over && relay->body.state != PROXY_BODY_ENDED && evbuffer_get_length(in) > 0) {
         size_t length = evbuffer_get_contiguous_space(in);
         size_t taken = proxy_body_take(&relay->body, (const char *)evbuffer_pullup(in, (ssize_t)length), length);
 
         evbuffer_remove_buffer(in, out, taken);
-        if (relay->body.state == PROXY_BODY_BAD) {
+        if (relay->body.state == PROXY_BODY_BAD)
             end(relay);
-            return;
-        }
     }
     if (relay->body.state == PROXY_BODY_ENDED)
         bufferevent_setwatermark(relay->inside.socket, EV_READ, 0, 1);
+}
+
+/* Reads from a side unless something speaks against it. */
+static void set_reading(struct side *side)
+{
+    if (side->relay->is_over || side->is_at_end || side->is_blocked || side->is_paced)
+        bufferevent_disable(side->socket, EV_READ);
+    else
+        bufferevent_enable(side->socket, EV_READ);
+}
+
+static void wait_for(struct event *timer, int64_t wait_ms)
+{
+    const struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
+
+    evtimer_add(timer, &wait);
+}
+
+/* Counts what a side sent; a sandbox that is too fast waits. */
+static void keep_pace(struct side *side, size_t bytes)
+{
+    struct relay *relay = side->relay;
+    int64_t wait_ms;
+
+    relay->last_bytes_ms = monotonic_ms();
+    wait_ms = pace_use(relay->pace, bytes, relay->last_bytes_ms);
+    if (wait_ms == 0)
+        return;
+    side->is_paced = true;
+    wait_for(relay->resume, wait_ms);
+}
+
+static void on_resume(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay *relay = arg;
+
+    (void)fd;
+    (void)what;
+    relay->inside.is_paced = false;
+    relay->outside.is_paced = false;
+    set_reading(&relay->inside);
+    set_reading(&relay->outside);
 }
 
 /* What one side sent goes to the other, whose full buffer stops the reading here. */
@@ -66,13 +112,13 @@ static void pass_on(struct side *side)
     struct relay *relay = side->relay;
     struct evbuffer *in = bufferevent_get_input(side->socket), *out = bufferevent_get_output(side->other->socket);
 
-    relay->last_bytes_ms = monotonic_ms();
+    keep_pace(side, evbuffer_get_length(in));
     if (side == &relay->inside && relay->has_body)
         move_body(relay, in, out);
     else
         evbuffer_add_buffer(out, in);
-    if (evbuffer_get_length(out) > RELAY_HIGH_WATER_BYTES)
-        bufferevent_disable(side->socket, EV_READ);
+    side->is_blocked = evbuffer_get_length(out) > RELAY_HIGH_WATER_BYTES;
+    set_reading(side);
 }
 
 static void on_read(struct bufferevent *socket, void *arg)
@@ -105,10 +151,10 @@ static void on_written(struct bufferevent *socket, void *arg)
     /* This is called for a buffer that was empty all the time, too. */
     if (side->is_told)
         return;
+    side->other->is_blocked = false;
+    set_reading(side->other);
     if (side->other->is_at_end)
         finish_direction(side);
-    else
-        bufferevent_enable(side->other->socket, EV_READ);
 }
 
 /* A side ended or broke. */
@@ -116,25 +162,18 @@ static void on_event(struct bufferevent *socket, short what, void *arg)
 {
     struct side *side = arg;
 
+    (void)socket;
     if ((what & BEV_EVENT_EOF) == 0 || (what & BEV_EVENT_WRITING) != 0) {
         end(side->relay);
         return;
     }
-    pass_on(side);
     side->is_at_end = true;
-    bufferevent_disable(socket, EV_READ);
+    pass_on(side);
     if (evbuffer_get_length(bufferevent_get_output(side->other->socket)) == 0)
         finish_direction(side->other);
 }
 
-/* Waits for the silence, or what is left of it. */
-static void wait_for_silence(struct relay *relay, int64_t wait_ms)
-{
-    const struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
-
-    evtimer_add(relay->idle, &wait);
-}
-
+/* The timer of the silence fired: it waits for what is left of it. */
 static void on_idle(evutil_socket_t fd, short what, void *arg)
 {
     struct relay *relay = arg;
@@ -143,7 +182,7 @@ static void on_idle(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     if (left_ms > 0)
-        wait_for_silence(relay, left_ms);
+        wait_for(relay->idle, left_ms);
     else
         end(relay);
 }
@@ -155,8 +194,8 @@ static void start_side(struct side *side)
     bufferevent_enable(side->socket, EV_READ | EV_WRITE);
 }
 
-struct relay *relay_new(struct bufferevent *inside, struct bufferevent *outside, const struct proxy_body *body,
-                        void (*ended)(void *arg), void *arg)
+struct relay *relay_new(struct bufferevent *inside, struct bufferevent *outside, struct pace *pace,
+                        const struct proxy_body *body, void (*ended)(void *arg), void *arg)
 {
     struct event_base *base = bufferevent_get_base(inside);
     struct relay *relay = calloc(1, sizeof *relay);
@@ -168,32 +207,39 @@ struct relay *relay_new(struct bufferevent *inside, struct bufferevent *outside,
     }
     relay->inside = (struct side){.relay = relay, .other = &relay->outside, .socket = inside};
     relay->outside = (struct side){.relay = relay, .other = &relay->inside, .socket = outside};
+    relay->pace = pace;
     relay->has_body = body != NULL;
     if (body != NULL)
         relay->body = *body;
     relay->ended = ended;
     relay->arg = arg;
     relay->idle = evtimer_new(base, on_idle, relay);
+    relay->resume = evtimer_new(base, on_resume, relay);
     relay->over = evtimer_new(base, on_over, relay);
-    if (relay->idle == NULL || relay->over == NULL) {
+    if (relay->idle == NULL || relay->resume == NULL || relay->over == NULL) {
         relay_free(relay);
         return NULL;
     }
     start_side(&relay->inside);
     start_side(&relay->outside);
     pass_on(&relay->inside);
-    wait_for_silence(relay, RELAY_IDLE_S * INT64_C(1000));
+    wait_for(relay->idle, RELAY_IDLE_S * INT64_C(1000));
     return relay;
 }
 
 void relay_free(struct relay *relay)
 {
+    struct event *timers[3];
+
     if (relay == NULL)
         return;
-    if (relay->idle != NULL)
-        event_free(relay->idle);
-    if (relay->over != NULL)
-        event_free(relay->over);
+    timers[0] = relay->idle;
+    timers[1] = relay->resume;
+    timers[2] = relay->over;
+    for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
+        if (timers[i] != NULL)
+            event_free(timers[i]);
+    }
     bufferevent_free(relay->inside.socket);
     bufferevent_free(relay->outside.socket);
     free(relay);

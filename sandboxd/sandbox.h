@@ -11,6 +11,7 @@
 #include "sandboxd/endpoint.h"
 #include "sandboxd/init/control.h"
 #include "sandboxd/jail.h"
+#include "sandboxd/pace.h"
 
 #include <event2/event.h>
 #include <jansson.h>
@@ -67,6 +68,7 @@ struct sandbox {
     struct process_list processes;
     bool has_internet;
     unsigned gate_connections; /* gate.c's */
+    struct pace gate_pace;     /* its connections' */
 
     enum sandbox_state state;
     unsigned slot;

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -409,6 +410,15 @@ def test_who_does_not_read_costs_no_memory_and_no_neighbour(machines, start):
     assert grown < 64 * 256, f"{grown} KiB"
     sink.kill()
     holding.close()
+
+
+def test_a_sandbox_has_its_rate_over_all_connections(machines, start):
+    """Four floods at once, as much as four seconds give; it would be a fraction of one otherwise."""
+    sandbox = new_sandbox(start())
+    flood = f"curl -s http://{THERE}/flood | wc -c"
+    began = time.monotonic()
+    assert sandbox.text(f"({flood}) & ({flood}) & ({flood}) & {flood}; wait").split() == [str(64 * 1024 * 1024)] * 4
+    assert time.monotonic() - began > (4 * 64 - 8 - 64) / 64
 
 
 def test_bodies_pass_both_ways_whole(machines, start):
