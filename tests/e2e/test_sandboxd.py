@@ -215,7 +215,6 @@ def test_environment_and_directory(daemon):
                        cwd="~").stdout.decode().splitlines()  # fmt: skip
     assert text[0] == f"global own true {sandbox.id} /home/user user"
     assert text[1:] == ["/home/user", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-    assert "PROXY" not in sandbox.text("env")
 
 
 def test_failures_before_the_start_are_an_end_of_stream(sandbox):
