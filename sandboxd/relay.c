@@ -49,7 +49,7 @@ static void on_over(evutil_socket_t fd, short what, void *arg)
     relay->ended(relay->arg);
 }
 
-/* Passes on what belongs to the one request of the inside; what follows it stays unread. */
+/* Passes on what belongs to the one request of the inside. What follows it gets no answer: the connection closes. */
 static void move_body(struct relay *relay, struct evbuffer *in, struct evbuffer *out)
 {
     while (!relay->is_over && relay->body.state != PROXY_BODY_ENDED && evbuffer_get_length(in) > 0) {
@@ -60,8 +60,7 @@ static void move_body(struct relay *relay, struct evbuffer *in, struct evbuffer 
         if (relay->body.state == PROXY_BODY_BAD)
             end(relay);
     }
-    if (relay->body.state == PROXY_BODY_ENDED)
-        bufferevent_setwatermark(relay->inside.socket, EV_READ, 0, 1);
+    evbuffer_drain(in, evbuffer_get_length(in));
 }
 
 /* Reads from a side unless something speaks against it. */
@@ -128,8 +127,8 @@ static void on_read(struct bufferevent *socket, void *arg)
 }
 
 /*
- * One direction is at its end and written out: tells the receiver. The second one is the end of all, as is the answer
- * to the only request.
+ * One direction is at its end and written out: tells the receiver, perhaps again, for an empty buffer may be written
+ * out twice. The second direction's end is the end of all, as is that of the answer to the only request.
  */
 static void finish_direction(struct side *receiver)
 {
@@ -148,9 +147,6 @@ static void on_written(struct bufferevent *socket, void *arg)
 
     (void)socket;
     side->relay->last_bytes_ms = monotonic_ms();
-    /* This is called for a buffer that was empty all the time, too. */
-    if (side->is_told)
-        return;
     side->other->is_blocked = false;
     set_reading(side->other);
     if (side->other->is_at_end)

@@ -1,7 +1,7 @@
 """The services of a machine of two_machines.py, run in its network: machine_services.py NAME FOLDER.
 
-A web server on ports 80 and 8080 of all addresses tells which machine and address was reached and what was sent; on "there" a name
-server answers from FOLDER/names.json, which it reads for each question.
+A web server on ports 80 and 8080 of all addresses tells which machine and address was reached and what was sent, one on
+port 8081 keeps what it gets; on "there" a name server answers from FOLDER/names.json, which it reads for each question.
 """
 
 import itertools
@@ -78,6 +78,13 @@ class Web(BaseHTTPRequestHandler):
         pass
 
 
+class RawServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def handle_error(self, *args):
+        pass
+
+
 class DualServer(ThreadingHTTPServer):
     address_family = socket.AF_INET6
     daemon_threads = True
@@ -89,6 +96,19 @@ class DualServer(ThreadingHTTPServer):
 
     def handle_error(self, *args):
         pass
+
+
+class Raw(socketserver.BaseRequestHandler):
+    """Keeps all it gets, answers a request without closing, and says at the end how many bytes came."""
+
+    def handle(self):
+        got = b""
+        while piece := self.request.recv(65536):
+            if b"\r\n\r\n" in got + piece and b"\r\n\r\n" not in got:
+                self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            got += piece
+        append("raw", repr(got))
+        self.request.sendall(f"got {len(got)}".encode())
 
 
 class Dns(socketserver.BaseRequestHandler):
@@ -118,7 +138,8 @@ class Dns(socketserver.BaseRequestHandler):
 
 if NAME == "there":
     threading.Thread(target=socketserver.UDPServer(("", 53), Dns).serve_forever, daemon=True).start()
-servers = [DualServer(("::", port), Web) for port in (80, 8080)]
-threading.Thread(target=servers[1].serve_forever, daemon=True).start()
+servers = [DualServer(("::", 80), Web), DualServer(("::", 8080), Web), RawServer(("", 8081), Raw)]
+for server in servers[1:]:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 print("ready", flush=True)
 servers[0].serve_forever()

@@ -5,6 +5,7 @@ There has every address that a test asks it to have, public or not, and here's d
 not refuse is answered. Both run a web server on all their addresses, there a name server too.
 """
 
+import ast
 import json
 import subprocess
 import sys
@@ -91,6 +92,12 @@ class TwoMachines:
         """The names the name server was asked for."""
         path = self.folder / "asked"
         return path.read_text().split() if path.exists() else []
+
+    @property
+    def raw(self) -> list[bytes]:
+        """All that each connection to port 8081 of there sent, once it ended."""
+        path = self.folder / "raw"
+        return [ast.literal_eval(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     @property
     def requests(self) -> list[str]:
