@@ -121,6 +121,14 @@ const char *address_not_public(const union address *address)
     return address_embedded(address, &v4) ? not_public_v4(&v4.v4.sin_addr) : not_public_v6(&address->v6.sin6_addr);
 }
 
+bool address_has_prefix(const union address *address, const union address *network, unsigned bits)
+{
+    if (address->any.sa_family == AF_INET)
+        return has_prefix((const unsigned char *)&address->v4.sin_addr, (const unsigned char *)&network->v4.sin_addr,
+                          bits);
+    return has_prefix(address->v6.sin6_addr.s6_addr, network->v6.sin6_addr.s6_addr, bits);
+}
+
 bool address_equal(const union address *a, const union address *b)
 {
     if (a->any.sa_family != b->any.sa_family)

@@ -30,6 +30,9 @@ bool address_embedded(const union address *address, union address *v4) __attribu
 /* What an address is that is not public, in words for a person ("a private address (10.0.0.0/8)"); NULL: public. */
 const char *address_not_public(const union address *address);
 
+/* Whether two addresses of one family agree in their first bits. */
+bool address_has_prefix(const union address *address, const union address *network, unsigned bits);
+
 bool address_equal(const union address *a, const union address *b);
 socklen_t address_length(const union address *address);
 

@@ -139,11 +139,6 @@ static bool find_template(const struct daemon *daemon, const char *name, char pa
     return found || strcmp(name, BASE_TEMPLATE) == 0;
 }
 
-static bool is_boolean_or_nothing(const json_t *value)
-{
-    return value == NULL || json_is_null(value) || json_is_boolean(value);
-}
-
 /* Reads the fields but the template; answers and returns false when one is wrong. */
 static bool read_wish(struct request *request, const json_t *body, struct sandbox_wish *wish)
 {
@@ -151,10 +146,10 @@ static bool read_wish(struct request *request, const json_t *body, struct sandbo
     json_int_t seconds = json_is_integer(timeout) ? json_integer_value(timeout)
                          : request->is_v2         ? TIMEOUT_DEFAULT_V2_S
                                                   : TIMEOUT_DEFAULT_V1_S;
+    char error[EGRESS_ERROR_MAX_BYTES];
 
     wish->metadata = json_object_get(body, "metadata");
     wish->envs = json_object_get(body, "envVars");
-    wish->without_internet = json_is_false(json_object_get(body, "allow_internet_access"));
     wish->secure = request->is_v2 || json_is_true(json_object_get(body, "secure"));
     if (json_is_null(wish->metadata))
         wish->metadata = NULL;
@@ -162,8 +157,8 @@ static bool read_wish(struct request *request, const json_t *body, struct sandbo
         wish->envs = NULL;
     if (!json_is_string_map(wish->metadata) || !json_is_string_map(wish->envs))
         reply_error(request->http, 400, "validation error: metadata and envVars must be objects of strings");
-    else if (!is_boolean_or_nothing(json_object_get(body, "allow_internet_access")))
-        reply_error(request->http, 400, "validation error: allow_internet_access must be a boolean");
+    else if (!sandbox_wish_network(wish, body, error))
+        reply_error(request->http, 400, "validation error: %s", error);
     else if (timeout != NULL && !json_is_integer(timeout) && !json_is_null(timeout))
         reply_error(request->http, 400, "validation error: timeout must be an integer");
     else if (seconds <= 0)
@@ -221,7 +216,7 @@ void api_get(struct request *request)
 
     if (request->sandbox->token[0] != '\0')
         json_object_set_new(detail, "envdAccessToken", json_string(request->sandbox->token));
-    json_object_set_new(detail, "allowInternetAccess", json_boolean(request->sandbox->has_internet));
+    sandbox_describe_network(request->sandbox, detail);
     json_object_set_new(detail, "lifecycle", json_pack("{s:b, s:s}", "autoResume", 0, "onTimeout", "kill"));
     reply_json(request->http, 200, detail);
 }

@@ -42,6 +42,7 @@ struct connection {
     struct proxy_request request;
     bool is_greeted;       /* SOCKS: the methods were agreed on */
     bool is_allowed;       /* the operator named the endpoint: its addresses are not judged */
+    bool is_denied;        /* an address was passed over because of the create's own rules */
     const char *forbidden; /* what an address was that was passed over; NULL: none was */
     struct lookup *lookup; /* while RESOLVING */
     struct address_list addresses;
@@ -186,6 +187,17 @@ static void refuse_forbidden(struct connection *connection, const char *why)
     refuse(connection, REFUSE_FORBIDDEN, text);
 }
 
+/* Refuses what the one who made the sandbox does not want. */
+static void refuse_denied(struct connection *connection)
+{
+    char target[ENDPOINT_TEXT_MAX_BYTES], text[TEXT_MAX_BYTES];
+
+    snprintf(text, sizeof text,
+             "%s is not allowed: denyOut of this sandbox's network has it. An entry in its allowOut would allow it.",
+             endpoint_text(&connection->request.target, target));
+    refuse(connection, REFUSE_FORBIDDEN, text);
+}
+
 /* --- relaying ------------------------------------------------------------------------------------- */
 
 static void on_relay_ended(void *arg)
@@ -234,6 +246,10 @@ static bool may_reach(struct connection *connection, const union address *addres
 
     if (connection->is_allowed || endpoint_find_address(&network->allowed, address) != NULL)
         return true;
+    if (!egress_allows(connection->sandbox->egress, connection->request.target.host, address)) {
+        connection->is_denied = true;
+        return false;
+    }
     result = reach_check(&connection->gate->reach, address, &what);
     if (result == REACH_FORBIDDEN)
         connection->forbidden = what;
@@ -321,6 +337,8 @@ static void connect_next(struct connection *connection)
     if (connection->forbidden != NULL) {
         snprintf(why, sizeof why, "it leads to %s", connection->forbidden);
         refuse_forbidden(connection, why);
+    } else if (connection->is_denied) {
+        refuse_denied(connection);
     } else {
         refuse(connection, REFUSE_UNREACHABLE, "the endpoint cannot be reached");
     }
@@ -353,6 +371,10 @@ static void start_connecting(struct connection *connection)
     }
     if (!connection->is_allowed && !connection->sandbox->has_internet) {
         refuse_forbidden(connection, "this sandbox was created without internet (allow_internet_access is false)");
+        return;
+    }
+    if (!connection->is_allowed && !egress_may_allow(connection->sandbox->egress, target->host)) {
+        refuse_denied(connection);
         return;
     }
     connection->state = GATE_RESOLVING;

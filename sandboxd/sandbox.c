@@ -31,6 +31,8 @@ void sandbox_free(struct sandbox *sandbox)
         close(own->errors_fd);
     json_decref(sandbox->metadata);
     json_decref(sandbox->envs);
+    json_decref(sandbox->network);
+    egress_free(sandbox->egress);
     free(sandbox->template_name);
     free(own);
     free(sandbox);
@@ -250,6 +252,7 @@ static struct sandbox *sandbox_new(struct sandbox_table *table, const struct san
 {
     struct sandbox *sandbox = calloc(1, sizeof *sandbox);
     struct sandbox_private *own = calloc(1, sizeof *own);
+    char error[EGRESS_ERROR_MAX_BYTES];
 
     if (sandbox == NULL || own == NULL) {
         free(sandbox);
@@ -265,10 +268,12 @@ static struct sandbox *sandbox_new(struct sandbox_table *table, const struct san
     sandbox->template_name = strdup(wish->template_name);
     sandbox->metadata = wish->metadata == NULL ? NULL : json_deep_copy(wish->metadata);
     sandbox->envs = wish->envs == NULL ? json_object() : json_deep_copy(wish->envs);
+    sandbox->network = wish->network == NULL ? NULL : json_deep_copy(wish->network);
+    sandbox->egress = egress_new(wish->network, error);
     sandbox->has_internet = table->network->mode == NETWORK_INTERNET && !wish->without_internet;
     own->timer = evtimer_new(table->base, on_timer, sandbox);
     make_names(sandbox, wish->secure);
-    if (sandbox->template_name == NULL || sandbox->envs == NULL || own->timer == NULL) {
+    if (sandbox->template_name == NULL || sandbox->envs == NULL || sandbox->egress == NULL || own->timer == NULL) {
         sandbox_free(sandbox);
         return NULL;
     }

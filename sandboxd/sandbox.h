@@ -8,6 +8,7 @@
 #ifndef SANDBOXD_SANDBOX_H
 #define SANDBOXD_SANDBOX_H
 
+#include "sandboxd/egress.h"
 #include "sandboxd/endpoint.h"
 #include "sandboxd/init/control.h"
 #include "sandboxd/jail.h"
@@ -51,6 +52,7 @@ struct sandbox_wish {
     const json_t *envs;       /* object or NULL */
     int timeout_s;
     bool secure;
+    const json_t *network; /* checked by egress_new(), or NULL */
     bool without_internet; /* only what the operator allows, whatever the others have */
 };
 
@@ -67,6 +69,8 @@ struct sandbox {
     struct timeval end_at;
     struct process_list processes;
     bool has_internet;
+    json_t *network;           /* as it was given, or NULL */
+    struct egress *egress;     /* its rules */
     unsigned gate_connections; /* gate.c's */
     struct pace gate_pace;     /* its connections' */
 
@@ -102,6 +106,12 @@ void sandbox_table_reaped(struct sandbox_table *table, pid_t pid, int status);
 void sandbox_table_each(struct sandbox_table *table, void (*visit)(struct sandbox *sandbox, void *arg), void *arg);
 /* The running sandbox of this id, or NULL. */
 struct sandbox *sandbox_find(struct sandbox_table *table, const char *id);
+
+/* Reads what a create says of the network; it must outlive the wish. False with what is wrong with it. */
+bool sandbox_wish_network(struct sandbox_wish *wish, const json_t *create, char error[static EGRESS_ERROR_MAX_BYTES])
+    __attribute__((warn_unused_result));
+/* Adds allowInternetAccess and network to what describes a sandbox. */
+void sandbox_describe_network(const struct sandbox *sandbox, json_t *detail);
 
 /* ready(sandbox, NULL, arg) or ready(NULL, reason, arg) is called once, from the loop, if this returns true. */
 bool sandbox_start(struct sandbox_table *table, const struct sandbox_wish *wish,

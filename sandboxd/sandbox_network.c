@@ -1,8 +1,9 @@
-/* The inside of a sandbox's network: what init listens on, and what tells programs of the proxy. */
+/* A sandbox's network: what its create says of it, what init listens on, and what tells programs of the proxy. */
 #include "sandboxd/sandbox_internal.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 
 #define PROXY_URL        "http://127.0.0.1:3128"
@@ -75,4 +76,28 @@ int sandbox_add_proxy_envs(const struct sandbox *sandbox, json_t *envs)
             return -1;
     }
     return 0;
+}
+
+bool sandbox_wish_network(struct sandbox_wish *wish, const json_t *create, char error[static EGRESS_ERROR_MAX_BYTES])
+{
+    const json_t *access = json_object_get(create, "allow_internet_access");
+    const json_t *network = json_object_get(create, "network");
+    struct egress *rules;
+
+    if (access != NULL && !json_is_null(access) && !json_is_boolean(access)) {
+        snprintf(error, EGRESS_ERROR_MAX_BYTES, "allow_internet_access must be a boolean");
+        return false;
+    }
+    rules = egress_new(network, error);
+    wish->without_internet = json_is_false(access);
+    wish->network = json_is_object(network) ? network : NULL;
+    egress_free(rules);
+    return rules != NULL;
+}
+
+void sandbox_describe_network(const struct sandbox *sandbox, json_t *detail)
+{
+    json_object_set_new(detail, "allowInternetAccess", json_boolean(sandbox->has_internet));
+    if (sandbox->network != NULL)
+        json_object_set(detail, "network", sandbox->network);
 }

@@ -270,6 +270,37 @@ def test_a_wrong_allow_internet_access_is_refused(machines, start):
     assert answer.status == 400 and "allow_internet_access" in answer.json["message"]
 
 
+def test_the_rules_of_a_create_take_away_and_never_give(machines, start):
+    for address in ("198.51.100.8", "10.1.2.3"):
+        machines.there.add_address(address, "wire")
+    machines.set_names(**{"peer.test": [THERE], "sub.peer.test": ["198.51.100.8"], "private.test": ["10.1.2.3"]})
+    daemon = start(*allow("127.0.0.1:8080"))
+    rules = {"denyOut": ["0.0.0.0/0"], "allowOut": ["*.peer.test", "private.test", "10.0.0.0/8"]}
+    sandbox = new_sandbox(daemon, network=rules)
+    denied = probe(sandbox, "peer.test:80", endpoint(THERE), endpoint(THERE_V6), "198.51.100.8:80")
+    assert denied[0]["text"] == (
+        "peer.test:80 is not allowed: denyOut of this sandbox's network has it. An entry in its allowOut would allow it.\n"
+    )
+    assert {answer["status"] for answer in denied} == {403}
+    assert probe(sandbox, "sub.peer.test:80")[0]["address"] == "198.51.100.8"
+    private = probe(sandbox, "private.test:80", "10.1.2.3:80")
+    assert [answer["status"] for answer in private] == [403, 403] and "private address" in private[0]["text"]
+    assert probe(sandbox, "127.0.0.1:8080")[0]["machine"] == "here"
+    assert daemon.call("GET", f"/sandboxes/{sandbox.id}").json["network"] == rules
+    named = new_sandbox(daemon, network={"denyOut": ["0.0.0.0/0"], "allowOut": ["sub.peer.test"]})
+    assert [answer["status"] for answer in probe(named, "secret.peer.test:80", "sub.peer.test:80")] == [403, 200]
+    assert "secret.peer.test" not in machines.asked
+    some = new_sandbox(daemon, network={"denyOut": [f"{THERE}/32"]})
+    assert probe(some, "peer.test:80")[0]["status"] == 403
+    assert probe(some, "sub.peer.test:80")[0]["address"] == "198.51.100.8"
+
+
+def test_wrong_rules_are_refused(machines, start):
+    answer = start().post("/sandboxes", {"templateID": "base", "network": {"denyOut": ["peer.test"]}})
+    assert answer.status == 400
+    assert answer.json["message"] == "validation error: network.denyOut[0] is no address or range"
+
+
 # --- what programs send ---
 
 
