@@ -237,7 +237,8 @@ def test_names_without_an_answer_do_not_hold_up_a_neighbour(machines, start):
 
 @pytest.mark.parametrize("daemon_args, fields, why", [
     (("--network", "none"), {}, "sandboxes have no internet (the setting network is none)"),
-    ((), {"allow_internet_access": False}, "this sandbox was created without internet (allow_internet_access is false)"),
+    ((), {"allow_internet_access": False},
+     "this sandbox was created without internet (allow_internet_access is false)"),
 ])  # fmt: skip
 def test_without_internet_only_the_allowed_endpoints_are_reached(machines, start, daemon_args, fields, why):
     machines.there.add_address("10.1.2.3", "wire")
@@ -278,9 +279,8 @@ def test_the_rules_of_a_create_take_away_and_never_give(machines, start):
     rules = {"denyOut": ["0.0.0.0/0"], "allowOut": ["*.peer.test", "private.test", "10.0.0.0/8"]}
     sandbox = new_sandbox(daemon, network=rules)
     denied = probe(sandbox, "peer.test:80", endpoint(THERE), endpoint(THERE_V6), "198.51.100.8:80")
-    assert denied[0]["text"] == (
-        "peer.test:80 is not allowed: denyOut of this sandbox's network has it. An entry in its allowOut would allow it.\n"
-    )
+    text = "peer.test:80 is not allowed: denyOut of this sandbox's network has it. An entry in its allowOut would allow it."
+    assert denied[0]["text"] == text + "\n"
     assert {answer["status"] for answer in denied} == {403}
     assert probe(sandbox, "sub.peer.test:80")[0]["address"] == "198.51.100.8"
     private = probe(sandbox, "private.test:80", "10.1.2.3:80")
@@ -393,7 +393,7 @@ with socket.create_connection(("127.0.0.1", 3128), 30) as proxy:
     ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
 ])  # fmt: skip
 def test_what_follows_a_plain_request_never_gets_to_its_origin(machines, start, framing, body):
-    """Not even to one that keeps the connection open: it may be a request to another host, with what is meant for that."""
+    """Not even to one that keeps the connection open: it may be a request to another host, with its credentials."""
     daemon = start()
     sandbox = new_sandbox(daemon)
     request = f"PUT http://{THERE}:8081/ HTTP/1.1\r\n{framing}\r\n\r\n{body}"

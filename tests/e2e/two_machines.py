@@ -1,8 +1,8 @@
 """Two machines of a test's own, as network namespaces joined by a wire: "here", where sandboxd runs, and "there", which
 stands for the internet. Nothing of it touches the network of the machine the tests run on.
 
-There has every address that a test asks it to have, public or not, and here's default route leads to it: what sandboxd does
-not refuse is answered. Both run a web server on all their addresses, there a name server too.
+There has every address that a test asks it to have, public or not, and here's default route leads to it: what sandboxd
+does not refuse is answered. Both run a web server on all their addresses, there a name server too.
 """
 
 import ast
@@ -77,8 +77,8 @@ class TwoMachines:
         there.serve("there", self.folder)
         # A link takes its time to come up: the first packet that passes says that it has.
         probe = f"import socket; [socket.create_connection((peer, 80), 0.1) for peer in ('{THERE}', '{THERE_V6}')]"
-        wait_for(lambda: subprocess.run([*here.enter, sys.executable, "-c", probe], capture_output=True).returncode == 0,
-                 "the wire")  # fmt: skip
+        command = [*here.enter, sys.executable, "-c", probe]
+        wait_for(lambda: subprocess.run(command, capture_output=True).returncode == 0, "the wire")
 
     def set_names(self, **names):
         """What the name server says from now on: lists of addresses, None: no answer ever, "flip": each in turn."""
