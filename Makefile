@@ -333,9 +333,10 @@ bench: all deps-run
 # One program of everything a target needs, built by clang with libFuzzer and the sanitizers.
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS   := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
-FUZZ_SOURCES := $(filter-out worker/worker.c,$(call sources,worker)) $(call sources,common)
+FUZZ_SOURCES := $(filter-out worker/worker.c,$(call sources,worker)) $(call sources,common) \
+                $(addprefix sandboxd/,address.c endpoint.c proxy_request.c)
 
-$(ROOT)/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_SOURCES) $(wildcard tests/fuzz/*.h common/*.h worker/*.h) | $(ROOT)/.deps-build
+$(ROOT)/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_SOURCES) $(wildcard tests/fuzz/*.h common/*.h worker/*.h sandboxd/*.h) | $(ROOT)/.deps-build
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)clang $(CSTD) $(FUZZ_FLAGS) $(call pkg_cflags,fuzz) -o $@ $< $(FUZZ_SOURCES) $(call pkg_libs,fuzz)

@@ -37,6 +37,9 @@ enum runtime_choice {
     RUNTIME_LOCAL, /* sandboxd on this machine */
 };
 
+/* What local sandboxes reach besides network_allow. */
+enum network_choice { NETWORK_CHOICE_NONE, NETWORK_CHOICE_INTERNET };
+
 enum access_log_format {
     ACCESS_LOG_COMMON, /* Apache's combined, and more */
     ACCESS_LOG_JSON,
@@ -107,6 +110,7 @@ struct settings {
     char *local_socket;
     char *sandboxd;
     char *template_dir;
+    int64_t network;     /* enum network_choice */
     char *network_allow; /* list of host:port */
     int64_t sandbox_memory_bytes;
     int64_t sandbox_disk_bytes;

@@ -17,6 +17,9 @@
 static const struct choice runtime_choices[] = {
     {"auto", RUNTIME_AUTO}, {"e2b", RUNTIME_E2B}, {"local", RUNTIME_LOCAL}, {NULL, 0}};
 
+static const struct choice network_choices[] = {
+    {"internet", NETWORK_CHOICE_INTERNET}, {"none", NETWORK_CHOICE_NONE}, {NULL, 0}};
+
 static const struct choice switch_choices[] = {{"on", true}, {"off", false}, {NULL, 0}};
 
 static const struct choice log_level_choices[] = {{"error", LOG_LEVEL_ERROR},
@@ -136,8 +139,10 @@ const struct setting settings_table[] = {
      "unix socket of the local runtime; default in a private runtime directory"},
     {"sandboxd", TYPE_STRING, LOCAL, AT(sandboxd), NULL, 0, 0, NULL, NULL, "program of the local runtime"},
     {"template_dir", TYPE_STRING, LOCAL, AT(template_dir), NULL, 0, 0, NULL, NULL, "templates of the local runtime"},
+    {"network", TYPE_CHOICE, LOCAL, AT(network), "internet", 0, 0, network_choices, NULL,
+     "what local sandboxes reach: internet (public addresses only), none"},
     {"network_allow", TYPE_LIST, LOCAL, AT(network_allow), NULL, 0, 0, NULL, NULL,
-     "host:port that local sandboxes may reach; default the model's endpoint"},
+     "host:port that local sandboxes may reach in either case; default the model's endpoint"},
     {"sandbox_memory", TYPE_SIZE, LOCAL, AT(sandbox_memory_bytes), "2GiB", 256 * MIB, 1024 * GIB, NULL, NULL,
      "memory of a local sandbox"},
     {"sandbox_disk", TYPE_SIZE, LOCAL, AT(sandbox_disk_bytes), "512MiB", MIB, 1024 * GIB, NULL, NULL,

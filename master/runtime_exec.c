@@ -72,6 +72,7 @@ static void build_command_line(struct command_line *line, const struct settings 
     add_number(line, "--ready-fd", ready_fd);
     add_number(line, "--owner-fd", owner_fd);
     add(line, "--template-dir", settings->template_dir);
+    add(line, "--network", settings->network == NETWORK_CHOICE_NONE ? "none" : "internet");
     while (settings_list_next(&cursor, item, sizeof item))
         add(line, "--network-allow", item);
     add_number(line, "--memory-mib", settings->sandbox_memory_bytes / BYTES_PER_MIB);

@@ -146,6 +146,7 @@ static bool read_wish(struct request *request, const json_t *body, struct sandbo
     json_int_t seconds = json_is_integer(timeout) ? json_integer_value(timeout)
                          : request->is_v2         ? TIMEOUT_DEFAULT_V2_S
                                                   : TIMEOUT_DEFAULT_V1_S;
+    char error[EGRESS_ERROR_MAX_BYTES];
 
     wish->metadata = json_object_get(body, "metadata");
     wish->envs = json_object_get(body, "envVars");
@@ -158,6 +159,8 @@ static bool read_wish(struct request *request, const json_t *body, struct sandbo
         wish->envs = NULL;
     if (!json_is_string_map(wish->metadata) || !json_is_string_map(wish->envs))
         reply_error(request->http, 400, "validation error: metadata and envVars must be objects of strings");
+    else if (!sandbox_wish_network(wish, body, error))
+        reply_error(request->http, 400, "validation error: %s", error);
     else if (timeout != NULL && !json_is_integer(timeout) && !json_is_null(timeout))
         reply_error(request->http, 400, "validation error: timeout must be an integer");
     else if (seconds <= 0)
@@ -229,6 +232,7 @@ void api_get(struct request *request)
 
     if (request->sandbox->token[0] != '\0')
         json_object_set_new(detail, "envdAccessToken", json_string(request->sandbox->token));
+    sandbox_describe_network(request->sandbox, detail);
     json_object_set_new(detail, "lifecycle",
                         json_pack("{s:b, s:s}", "autoResume", request->sandbox->auto_resume, "onTimeout",
                                   request->sandbox->auto_pause ? "pause" : "kill"));

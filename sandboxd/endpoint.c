@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Reads a port of 1 to 65535 that fills the text; false when it is none. */
@@ -27,6 +28,26 @@ static bool is_host_byte(char c)
     return isalnum((unsigned char)c) || c == '.' || c == '-' || c == '_' || c == ':';
 }
 
+bool endpoint_set_host(struct endpoint *endpoint, const char *text, size_t length)
+{
+    union address address;
+
+    if (length == 0 || length > ENDPOINT_HOST_MAX_BYTES)
+        return false;
+    for (size_t i = 0; i < length; i++) {
+        if (!is_host_byte(text[i]))
+            return false;
+        endpoint->host[i] = (char)tolower((unsigned char)text[i]);
+    }
+    endpoint->host[length] = '\0';
+    if (!address_parse(endpoint->host, 0, &address))
+        return strchr(endpoint->host, ':') == NULL;
+    return inet_ntop(address.any.sa_family,
+                     address.any.sa_family == AF_INET ? (const void *)&address.v4.sin_addr
+                                                      : (const void *)&address.v6.sin6_addr,
+                     endpoint->host, sizeof endpoint->host) != NULL;
+}
+
 bool endpoint_parse(const char *text, size_t length, struct endpoint *endpoint)
 {
     const char *colon = memrchr(text, ':', length);
@@ -41,15 +62,7 @@ bool endpoint_parse(const char *text, size_t length, struct endpoint *endpoint)
     } else if (memchr(text, ':', host_bytes) != NULL) {
         return false;
     }
-    if (host_bytes == 0 || host_bytes > ENDPOINT_HOST_MAX_BYTES)
-        return false;
-    for (size_t i = 0; i < host_bytes; i++) {
-        if (!is_host_byte(text[i]))
-            return false;
-        endpoint->host[i] = (char)tolower((unsigned char)text[i]);
-    }
-    endpoint->host[host_bytes] = '\0';
-    return true;
+    return endpoint_set_host(endpoint, text, host_bytes);
 }
 
 const struct endpoint *endpoint_find(const struct endpoint_list *list, const struct endpoint *wanted)
@@ -59,6 +72,37 @@ const struct endpoint *endpoint_find(const struct endpoint_list *list, const str
             return &list->entries[i];
     }
     return NULL;
+}
+
+bool endpoint_address(const struct endpoint *endpoint, union address *address)
+{
+    return address_parse(endpoint->host, endpoint->port, address);
+}
+
+const struct endpoint *endpoint_find_address(const struct endpoint_list *list, const union address *wanted)
+{
+    union address address;
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (endpoint_address(&list->entries[i], &address) && address_equal(&address, wanted))
+            return &list->entries[i];
+    }
+    return NULL;
+}
+
+const char *endpoint_text(const struct endpoint *endpoint, char out[static ENDPOINT_TEXT_MAX_BYTES])
+{
+    bool is_v6 = strchr(endpoint->host, ':') != NULL;
+
+    snprintf(out, ENDPOINT_TEXT_MAX_BYTES, "%s%s%s:%u", is_v6 ? "[" : "", endpoint->host, is_v6 ? "]" : "",
+             endpoint->port);
+    return out;
+}
+
+bool network_mode_parse(const char *text, enum network_mode *mode)
+{
+    *mode = strcmp(text, "none") == 0 ? NETWORK_NONE : NETWORK_INTERNET;
+    return *mode == NETWORK_NONE || strcmp(text, "internet") == 0;
 }
 
 /* Fills an IPv4 loopback address; 0 when the host is none. */
@@ -86,27 +130,4 @@ socklen_t endpoint_loopback_address(const struct endpoint *endpoint, struct sock
     socklen_t length = loopback_v4(endpoint, (struct sockaddr_in *)address);
 
     return length != 0 ? length : loopback_v6(endpoint, (struct sockaddr_in6 *)address);
-}
-
-enum connect_head_result connect_head_parse(const char *bytes, size_t length, struct endpoint *target,
-                                            size_t *head_bytes)
-{
-    static const char method[] = "CONNECT ";
-    const size_t method_bytes = sizeof method - 1;
-    const char *end = memmem(bytes, length, "\r\n\r\n", 4);
-    const char *line_end = memmem(bytes, length, "\r\n", 2);
-    const char *space;
-
-    /* A wrong first word is told at once: a client that speaks plain HTTP to us may be waiting for an answer. */
-    if (memcmp(bytes, method, length < method_bytes ? length : method_bytes) != 0)
-        return CONNECT_HEAD_BAD;
-    if (end == NULL)
-        return CONNECT_HEAD_INCOMPLETE;
-    bytes += method_bytes;
-    space = memchr(bytes, ' ', (size_t)(line_end - bytes));
-    if (space == NULL || line_end - space != (ptrdiff_t)strlen(" HTTP/1.1") || memcmp(space, " HTTP/1.", 8) != 0 ||
-        !endpoint_parse(bytes, (size_t)(space - bytes), target))
-        return CONNECT_HEAD_BAD;
-    *head_bytes = (size_t)(end + 4 - (bytes - method_bytes));
-    return CONNECT_HEAD_OK;
 }

@@ -61,17 +61,18 @@ static bool find_init(struct program *program)
     return true;
 }
 
-/* Descriptors are what runs out first: three for a sandbox, three for a command, one for a connection. */
-static void raise_descriptor_limit(void)
+/* Descriptors are what runs out first: three for a sandbox, three for a command, one for a connection. How many. */
+static unsigned long long raise_descriptor_limit(void)
 {
-    struct rlimit limit;
+    struct rlimit limit = {.rlim_cur = 0};
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return;
+        log_panic("getrlimit: %s", strerror(errno));
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         log_warn("descriptor limit: %s", strerror(errno));
     log_info("up to %llu descriptors", (unsigned long long)limit.rlim_cur);
+    return limit.rlim_cur;
 }
 
 /* Tells who waits that requests are taken. */
@@ -165,20 +166,6 @@ static bool follow_parent(void)
 
 /* --- parts ---------------------------------------------------------------------------------------- */
 
-/* Whether an endpoint must be resolved by name. */
-static bool needs_resolver(const struct endpoint_list *allowed)
-{
-    unsigned char address[sizeof(struct in6_addr)];
-
-    for (size_t i = 0; i < allowed->count; i++) {
-        const char *host = allowed->entries[i].host;
-
-        if (evutil_inet_pton(AF_INET, host, address) != 1 && evutil_inet_pton(AF_INET6, host, address) != 1)
-            return true;
-    }
-    return false;
-}
-
 /* What the program is made of; the reason of a failure is logged. */
 static bool program_init(struct program *program)
 {
@@ -201,19 +188,14 @@ static bool program_init(struct program *program)
         log_error("event loop: %s", strerror(errno));
         return false;
     }
-    program->gate = (struct gate){.base = program->daemon.base, .allowed = &options->network_allow};
-    if (needs_resolver(&options->network_allow)) {
-        program->gate.dns =
-            evdns_base_new(program->daemon.base, EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
-        if (program->gate.dns == NULL)
-            log_warn("no name server found: endpoints of network_allow are reached by address only");
-    }
+    if (!gate_open(&program->gate, program->daemon.base, &options->network))
+        return false;
     program->hooks = (struct sandbox_hooks){.exited = process_exited, .accepted = gate_accepted, .arg = &program->gate};
     program->daemon.template_dir = options->template_dir;
     program->daemon.limits = &options->limits;
     program->daemon.max_sandboxes = options->max_sandboxes;
     program->daemon.sandboxes =
-        sandbox_table_new(program->daemon.base, program->jail, &options->network_allow, &program->hooks);
+        sandbox_table_new(program->daemon.base, program->jail, &options->network, &program->hooks);
     return program->daemon.sandboxes != NULL;
 }
 
@@ -223,8 +205,7 @@ static void program_free(struct program *program)
     server_free(program->tcp_server);
     api_keys_free(program->keys);
     sandbox_table_free(program->daemon.sandboxes);
-    if (program->gate.dns != NULL)
-        evdns_base_free(program->gate.dns, 0);
+    gate_close(&program->gate);
     for (size_t i = 0; i < sizeof program->signals / sizeof *program->signals; i++) {
         if (program->signals[i] != NULL)
             event_free(program->signals[i]);
@@ -314,10 +295,11 @@ static int serve(struct program *program)
     }
     if (!serve_tcp(program) || !serve_unix(program))
         return 1;
-    log_info("sandboxd " SANDSTORM_VERSION ", libevent %s, %zu endpoints allowed, home %u MiB, %u processes",
-             event_get_version(), program->options.network_allow.count, program->options.limits.disk_mib,
-             program->options.limits.processes);
-    raise_descriptor_limit();
+    log_info(
+        "sandboxd " SANDSTORM_VERSION ", libevent %s, network %s, %zu endpoints allowed, home %u MiB, %u processes",
+        event_get_version(), program->options.network.mode == NETWORK_NONE ? "none" : "internet",
+        program->options.network.allowed.count, program->options.limits.disk_mib, program->options.limits.processes);
+    gate_set_descriptors(&program->gate, raise_descriptor_limit());
     tell_ready(program->options.ready_fd);
     event_base_dispatch(program->daemon.base);
     if (program->options.socket_path != NULL)

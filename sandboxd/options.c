@@ -15,6 +15,7 @@ enum option_type {
     OPTION_FLAG,
     OPTION_ENDPOINT,
     OPTION_LISTEN,
+    OPTION_NETWORK,
     OPTION_LEVEL,
     OPTION_HELP,
 };
@@ -39,8 +40,10 @@ static const struct {
      "one folder per template: DIR/NAME/node_modules"},
     {"init", "PATH", OPTION_TEXT, offsetof(struct options, init_path), 0, 0,
      "the init of sandboxes (default: sandbox-init beside this program)"},
+    {"network", "NETWORK", OPTION_NETWORK, 0, 0, 0,
+     "internet: sandboxes reach public addresses; none: only --network-allow (default: internet)"},
     {"network-allow", "HOST:PORT", OPTION_ENDPOINT, 0, 0, 0,
-     "an endpoint that sandboxes may reach; may be repeated (default: none)"},
+     "an endpoint that sandboxes may reach whatever it is; may be repeated (default: none)"},
     {"memory-mib", "N", OPTION_NUMBER, offsetof(struct options, limits.memory_mib), 0, 1024 * 1024,
      "memory of the programs of a sandbox, 0: no limit (default: 2048)"},
     {"disk-mib", "N", OPTION_NUMBER, offsetof(struct options, limits.disk_mib), 16, 1024 * 1024,
@@ -116,9 +119,11 @@ static bool store(struct options *options, size_t index, const char *value)
         *(bool *)place = true;
         return true;
     case OPTION_ENDPOINT:
-        return add_endpoint(&options->network_allow, value);
+        return add_endpoint(&options->network.allowed, value);
     case OPTION_LISTEN:
         return listen_parse(value, place) == NULL;
+    case OPTION_NETWORK:
+        return network_mode_parse(value, &options->network.mode);
     case OPTION_LEVEL:
         return log_level_parse(value, place);
     case OPTION_HELP:
@@ -141,7 +146,8 @@ enum options_result options_parse(struct options *options, int argc, char **argv
     struct option longs[OPTION_COUNT + 1] = {0};
     int index = 0, code;
 
-    *options = (struct options){.limits = {.memory_mib = 2048, .disk_mib = 1024, .processes = 1024},
+    *options = (struct options){.network = {.mode = NETWORK_INTERNET},
+                                .limits = {.memory_mib = 2048, .disk_mib = 1024, .processes = 1024},
                                 .max_sandboxes = JAIL_SLOTS_MAX,
                                 .ready_fd = -1,
                                 .owner_fd = -1,

@@ -16,7 +16,7 @@ struct options {
     const char *state_dir;    /* or NULL */
     const char *template_dir; /* NULL: only the template "base" */
     const char *init_path;    /* NULL: beside this program */
-    struct endpoint_list network_allow;
+    struct network network;
     struct jail_limits limits;
     unsigned max_sandboxes;
     int ready_fd; /* -1: nobody waits */

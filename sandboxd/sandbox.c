@@ -2,9 +2,7 @@
 
 #include "common/log.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +13,6 @@
 #include <unistd.h>
 
 #define START_TIMEOUT_MS 10000
-#define PROXY_URL        "http://127.0.0.1:3128"
-#define PROXY_EXCEPTIONS "localhost,127.0.0.1,::1"
 
 /* --- the end -------------------------------------------------------------------------------------- */
 
@@ -35,6 +31,8 @@ void sandbox_free(struct sandbox *sandbox)
         close(own->errors_fd);
     json_decref(sandbox->metadata);
     json_decref(sandbox->envs);
+    json_decref(sandbox->network);
+    egress_free(sandbox->egress);
     free(sandbox->template_name);
     free(own);
     free(sandbox);
@@ -159,33 +157,6 @@ static void make_names(struct sandbox *sandbox, bool secure)
         random_text(sandbox->token, SANDBOX_TOKEN_BYTES, "0123456789abcdef", 16);
 }
 
-/* Sends one order to listen. */
-static void order_listen(struct sandbox *sandbox, unsigned listener, const void *address, socklen_t length)
-{
-    struct control_message order = {.header = {.kind = CONTROL_LISTEN, .tag = listener}, .payload_bytes = length};
-
-    memcpy(order.payload, address, length);
-    channel_send(sandbox->private->channel, &order);
-}
-
-/* Orders what makes the allowed endpoints reachable inside: a proxy, and a listener for each one on loopback. */
-static void order_listeners(struct sandbox *sandbox)
-{
-    const struct endpoint_list *allowed = sandbox->table->allowed;
-    struct sockaddr_in proxy = {
-        .sin_family = AF_INET, .sin_port = htons(SANDBOX_PROXY_PORT), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-
-    if (allowed->count > 0)
-        order_listen(sandbox, SANDBOX_PROXY_LISTENER, &proxy, sizeof proxy);
-    for (unsigned i = 0; i < allowed->count; i++) {
-        struct sockaddr_storage address;
-        socklen_t length = endpoint_loopback_address(&allowed->entries[i], &address);
-
-        if (length != 0)
-            order_listen(sandbox, i + 1, &address, length);
-    }
-}
-
 void sandbox_set_lifetime(struct sandbox *sandbox, int timeout_s)
 {
     struct timeval lifetime = {.tv_sec = timeout_s};
@@ -228,7 +199,7 @@ static void on_accepted(struct sandbox *sandbox, struct control_message *notice)
 {
     const struct sandbox_hooks *hooks = sandbox->table->hooks;
 
-    if (notice->fd_count != 1 || notice->header.tag > sandbox->table->allowed->count)
+    if (notice->fd_count != 1 || notice->header.tag > sandbox->table->network->allowed.count)
         return;
     hooks->accepted(sandbox, notice->header.tag, notice->fds[0], hooks->arg);
     notice->fds[0] = -1;
@@ -284,6 +255,7 @@ static struct sandbox *sandbox_new(struct sandbox_table *table, const struct san
 {
     struct sandbox *sandbox = calloc(1, sizeof *sandbox);
     struct sandbox_private *own = calloc(1, sizeof *own);
+    char error[EGRESS_ERROR_MAX_BYTES];
 
     if (sandbox == NULL || own == NULL) {
         free(sandbox);
@@ -301,9 +273,12 @@ static struct sandbox *sandbox_new(struct sandbox_table *table, const struct san
     sandbox->template_name = strdup(wish->template_name);
     sandbox->metadata = wish->metadata == NULL ? NULL : json_deep_copy(wish->metadata);
     sandbox->envs = wish->envs == NULL ? json_object() : json_deep_copy(wish->envs);
+    sandbox->network = wish->network == NULL ? NULL : json_deep_copy(wish->network);
+    sandbox->egress = egress_new(wish->network, error);
+    sandbox->has_internet = table->network->mode == NETWORK_INTERNET && !wish->without_internet;
     own->timer = evtimer_new(table->base, on_timer, sandbox);
     make_names(sandbox, wish->secure);
-    if (sandbox->template_name == NULL || sandbox->envs == NULL || own->timer == NULL) {
+    if (sandbox->template_name == NULL || sandbox->envs == NULL || sandbox->egress == NULL || own->timer == NULL) {
         sandbox_free(sandbox);
         return NULL;
     }
@@ -361,7 +336,7 @@ bool sandbox_start(struct sandbox_table *table, const struct sandbox_wish *wish,
     attach(sandbox, &process);
     sandbox->private->ready = ready;
     sandbox->private->ready_arg = arg;
-    order_listeners(sandbox);
+    sandbox_order_listeners(sandbox);
     channel_send(sandbox->private->channel, &hello);
     return true;
 }
@@ -381,27 +356,4 @@ void sandbox_watch_remove(struct sandbox_watch *watch)
 void sandbox_give(const struct sandbox *sandbox, int fd)
 {
     jail_give(sandbox->table->jail, sandbox->slot, fd);
-}
-
-int sandbox_add_proxy_envs(const struct sandbox *sandbox, json_t *envs)
-{
-    const struct endpoint_list *allowed = sandbox->table->allowed;
-    struct sockaddr_storage address;
-
-    for (size_t i = 0; i < allowed->count; i++) {
-        json_t *proxy;
-
-        /* A loopback endpoint is reached at its own address, without a proxy. */
-        if (endpoint_loopback_address(&allowed->entries[i], &address) != 0)
-            continue;
-        proxy = json_pack("{s:s, s:s, s:s, s:s}", "HTTPS_PROXY", PROXY_URL, "https_proxy", PROXY_URL, "NO_PROXY",
-                          PROXY_EXCEPTIONS, "no_proxy", PROXY_EXCEPTIONS);
-        if (proxy == NULL || json_object_update(envs, proxy) < 0) {
-            json_decref(proxy);
-            return -1;
-        }
-        json_decref(proxy);
-        return 0;
-    }
-    return 0;
 }

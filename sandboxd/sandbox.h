@@ -8,9 +8,11 @@
 #ifndef SANDBOXD_SANDBOX_H
 #define SANDBOXD_SANDBOX_H
 
+#include "sandboxd/egress.h"
 #include "sandboxd/endpoint.h"
 #include "sandboxd/init/control.h"
 #include "sandboxd/jail.h"
+#include "sandboxd/pace.h"
 
 #include <event2/event.h>
 #include <jansson.h>
@@ -56,6 +58,8 @@ struct sandbox_wish {
     bool secure;
     bool auto_pause;  /* the end of its time pauses it */
     bool auto_resume; /* traffic resumes it */
+    const json_t *network; /* checked by egress_new(), or NULL */
+    bool without_internet; /* only what the operator allows, whatever the others have */
 };
 
 LIST_HEAD(process_list, process);
@@ -77,7 +81,11 @@ struct sandbox {
     struct watcher_list watchers;  /* envd_watcher.c's */
     unsigned watches;              /* envd_watch.c's: open ones, streams and watchers */
     unsigned filesystem_talks;     /* filesystem.c's */
-    unsigned gate_connections;     /* gate.c's */
+    bool has_internet;
+    json_t *network;           /* as it was given, or NULL */
+    struct egress *egress;     /* its rules */
+    unsigned gate_connections; /* gate.c's */
+    struct pace gate_pace;     /* its connections' */
 
     enum sandbox_state state;
     unsigned slot;
@@ -99,7 +107,7 @@ struct sandbox_hooks {
 #define SANDBOX_PROXY_PORT     3128
 
 /* All arguments must outlive the table. */
-struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *jail, const struct endpoint_list *allowed,
+struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *jail, const struct network *network,
                                         const struct sandbox_hooks *hooks) __attribute__((warn_unused_result));
 /* All sandboxes must have ended. */
 void sandbox_table_free(struct sandbox_table *table);
@@ -113,6 +121,12 @@ unsigned sandbox_table_count(const struct sandbox_table *table);
 void sandbox_table_each(struct sandbox_table *table, void (*visit)(struct sandbox *sandbox, void *arg), void *arg);
 /* The running or paused sandbox of this id, or NULL. */
 struct sandbox *sandbox_find(struct sandbox_table *table, const char *id);
+
+/* Reads what a create says of the network; it must outlive the wish. False with what is wrong with it. */
+bool sandbox_wish_network(struct sandbox_wish *wish, const json_t *create, char error[static EGRESS_ERROR_MAX_BYTES])
+    __attribute__((warn_unused_result));
+/* Adds allowInternetAccess and network to what describes a sandbox. */
+void sandbox_describe_network(const struct sandbox *sandbox, json_t *detail);
 
 /* ready(sandbox, NULL, arg) or ready(NULL, reason, arg) is called once, from the loop, if this returns true. */
 bool sandbox_start(struct sandbox_table *table, const struct sandbox_wish *wish,
@@ -132,7 +146,8 @@ void sandbox_watch_remove(struct sandbox_watch *watch);
 
 /* Makes a descriptor of ours belong to the sandbox's user (jail_give). */
 void sandbox_give(const struct sandbox *sandbox, int fd);
-/* Adds the variables that make programs use the proxy inside, when an endpoint needs it; -1 when memory is out. */
+/* Adds the variables that make programs use the proxy inside, when something is reached by it; -1 when memory is out.
+ */
 int sandbox_add_proxy_envs(const struct sandbox *sandbox, json_t *envs) __attribute__((warn_unused_result));
 
 /*

@@ -53,7 +53,7 @@ struct sandbox_table {
     struct event_base *base;
     struct jail *jail;
     struct event *balance;
-    const struct endpoint_list *allowed;
+    const struct network *network;
     const struct sandbox_hooks *hooks;
     struct sandbox_list running[SANDBOX_BUCKETS];
     struct sandbox_list unlisted; /* STARTING and ENDING */
@@ -70,6 +70,9 @@ void sandbox_set_lifetime(struct sandbox *sandbox, int timeout_s);
 
 /* Tells those who waited for the start, which then failed, and for the end. */
 void sandbox_tell_ended(struct sandbox *sandbox);
+
+/* Orders what makes the way out reachable inside: the proxy, and a listener for each allowed loopback endpoint. */
+void sandbox_order_listeners(struct sandbox *sandbox);
 
 /* Frees a sandbox of which nothing runs any more. */
 void sandbox_free(struct sandbox *sandbox);

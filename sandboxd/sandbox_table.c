@@ -33,7 +33,7 @@ static bool start_balance(struct sandbox_table *table)
     return table->balance != NULL && event_add(table->balance, &period) == 0;
 }
 
-struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *jail, const struct endpoint_list *allowed,
+struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *jail, const struct network *network,
                                         const struct sandbox_hooks *hooks)
 {
     struct sandbox_table *table = calloc(1, sizeof *table);
@@ -42,7 +42,7 @@ struct sandbox_table *sandbox_table_new(struct event_base *base, struct jail *ja
         return NULL;
     table->base = base;
     table->jail = jail;
-    table->allowed = allowed;
+    table->network = network;
     table->hooks = hooks;
     LIST_INIT(&table->unlisted);
     for (size_t i = 0; i < SANDBOX_BUCKETS; i++)

@@ -70,6 +70,16 @@ async def test_a_run_gives_its_result_and_its_files_and_leaves_no_sandbox(start_
     await eventually_async(lambda: not procfs.children(daemon), 5, "the end of every sandbox")
 
 
+@pytest.mark.parametrize("settings, text", [
+    ([], "10.0.0.1:80 is not allowed: it leads to a private address (10.0.0.0/8). "),
+    (["--network", "none"], "10.0.0.1:80 is not allowed: sandboxes have no internet (the setting network is none). "),
+])  # fmt: skip
+async def test_the_network_of_the_settings_is_that_of_the_sandboxes(start_local, client, settings, text):
+    server = start_local(f"curl -s -x 127.0.0.1:3128 http://10.0.0.1/; {RESULT}", *settings)
+    answer = await query(client, server, "hi")
+    assert answer.texts[:-1] == [text + "The setting network_allow = 10.0.0.1:80 would allow it."]
+
+
 async def test_a_client_that_leaves_ends_its_sandbox(start_local, client):
     server = start_local(SILENCE)
     daemon = sandboxd(server)

@@ -1,4 +1,4 @@
-/* endpoint: the list of what may be reached, and the CONNECT head that asks for it. */
+/* endpoint: the list of what may be reached. */
 #include "sandboxd/endpoint.h"
 #include "tests/unit/unit.h"
 
@@ -13,6 +13,12 @@ static void test_endpoints_are_read(void **state)
         {"API.Example.COM:1", "api.example.com", 1},
         {"127.0.0.1:65535", "127.0.0.1", 65535},
         {"[::1]:80", "::1", 80},
+        {"[0:0::0:1]:80", "::1", 80},
+        {"[FD00::A]:80", "fd00::a", 80},
+        {"[::ffff:10.0.0.1]:80", "::ffff:10.0.0.1", 80},
+        {"[name]:80", "name", 80},
+        {"[1:2]:80", NULL, 0},
+        {"[fe80::1%eth0]:80", NULL, 0},
         {"::1:80", NULL, 0},
         {"host", NULL, 0},
         {"host:", NULL, 0},
@@ -70,45 +76,36 @@ static void test_a_list_holds_exact_pairs(void **state)
     assert_null(endpoint_find(&list, &other_host));
 }
 
-static void test_connect_heads(void **state)
+static void test_an_address_is_found_under_any_name(void **state)
 {
+    const struct endpoint_list list = {.count = 3, .entries = {{"a.example", 443}, {"10.0.0.1", 80}, {"fd00::1", 80}}};
     static const struct {
-        const char *head;
-        enum connect_head_result result;
+        const char *address;
+        uint16_t port;
+        int entry; /* -1: none */
     } cases[] = {
-        {"CONNECT a.example:443 HTTP/1.1\r\nHost: x\r\n\r\n", CONNECT_HEAD_OK},
-        {"CONNECT a.example:443 HTTP/1.0\r\n\r\n", CONNECT_HEAD_OK},
-        {"", CONNECT_HEAD_INCOMPLETE},
-        {"CONN", CONNECT_HEAD_INCOMPLETE},
-        {"CONNECT a.example:443 HTTP/1.1\r\nHost: x\r\n", CONNECT_HEAD_INCOMPLETE},
-        {"GET", CONNECT_HEAD_BAD},
-        {"GET http://a.example/ HTTP/1.1\r\n\r\n", CONNECT_HEAD_BAD},
-        {"connect a.example:443 HTTP/1.1\r\n\r\n", CONNECT_HEAD_BAD},
-        {"CONNECT a.example HTTP/1.1\r\n\r\n", CONNECT_HEAD_BAD},
-        {"CONNECT a.example:443\r\n\r\n", CONNECT_HEAD_BAD},
-        {"CONNECT  a.example:443 HTTP/1.1\r\n\r\n", CONNECT_HEAD_BAD},
-        {"CONNECT a.example:443 HTTP/2.0\r\n\r\n", CONNECT_HEAD_BAD},
-        {"CONNECT \r\n\r\n", CONNECT_HEAD_BAD},
+        {"10.0.0.1", 80, 1}, {"10.0.0.1", 81, -1},        {"10.0.0.2", 80, -1},
+        {"fd00::1", 80, 2},  {"::ffff:10.0.0.1", 80, -1}, {"fd00::2", 80, -1},
     };
 
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
-        struct endpoint target;
-        size_t length = strlen(cases[i].head), head_bytes = 0;
-        char *copy = malloc(length + 4);
+        union address address;
 
-        assert_non_null(copy);
-        memcpy(copy, cases[i].head, length);
-        memcpy(copy + length, "next", 4);
-        assert_int_equal(connect_head_parse(copy, length, &target, &head_bytes), cases[i].result);
-        if (cases[i].result == CONNECT_HEAD_OK) {
-            assert_int_equal(connect_head_parse(copy, length + 4, &target, &head_bytes), CONNECT_HEAD_OK);
-            assert_int_equal(head_bytes, length);
-            assert_string_equal(target.host, "a.example");
-            assert_int_equal(target.port, 443);
-        }
-        free(copy);
+        assert_true(address_parse(cases[i].address, cases[i].port, &address));
+        assert_ptr_equal(endpoint_find_address(&list, &address),
+                         cases[i].entry < 0 ? NULL : &list.entries[cases[i].entry]);
     }
+}
+
+static void test_endpoints_are_written_with_brackets_where_needed(void **state)
+{
+    const struct endpoint name = {"a.example", 443}, v6 = {"::1", 80};
+    char text[ENDPOINT_TEXT_MAX_BYTES];
+
+    (void)state;
+    assert_string_equal(endpoint_text(&name, text), "a.example:443");
+    assert_string_equal(endpoint_text(&v6, text), "[::1]:80");
 }
 
 int main(void)
@@ -117,7 +114,8 @@ int main(void)
         cmocka_unit_test(test_endpoints_are_read),
         cmocka_unit_test(test_only_loopback_gets_a_listener),
         cmocka_unit_test(test_a_list_holds_exact_pairs),
-        cmocka_unit_test(test_connect_heads),
+        cmocka_unit_test(test_an_address_is_found_under_any_name),
+        cmocka_unit_test(test_endpoints_are_written_with_brackets_where_needed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
