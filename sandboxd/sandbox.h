@@ -45,9 +45,9 @@ struct sandbox_watch {
 /* What a client asks for. */
 struct sandbox_wish {
     const char *template_name;
-    const char *node_modules; /* folder of the host, or NULL */
-    const json_t *metadata;   /* object or NULL */
-    const json_t *envs;       /* object or NULL */
+    const char *template_folder; /* of the host, or NULL */
+    const json_t *metadata;      /* object or NULL */
+    const json_t *envs;          /* object or NULL */
     int timeout_s;
     bool secure;
 };
