@@ -1,10 +1,13 @@
 """Fixtures of the e2e tests. Every test that uses them ends with the leak checks of harness/leaks.py."""
 
+import shutil
+
 import pytest
 from harness.authority import Authority
 from harness.client import new_client
 from harness.faults import Faults
 from harness.running import running_double, running_servers
+from sandboxd_client import running_daemons
 
 
 @pytest.fixture
@@ -59,3 +62,30 @@ def faults(faulty_double, faulty_server):
     """Both of them, for a test that breaks one thing."""
     with Faults(faulty_double, faulty_server).isolated() as opened:
         yield opened
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    """A folder whose name fits into a socket's address."""
+    path = tmp_path_factory.mktemp("s")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def start_daemon(folder):
+    """Starts sandboxd, as often as is wanted; each must give back what it took, and exit 0 on TERM."""
+    with running_daemons(folder) as start:
+        yield start
+
+
+@pytest.fixture
+def daemon(start_daemon):
+    """A sandboxd with the defaults."""
+    return start_daemon()
+
+
+@pytest.fixture
+def sandbox(daemon):
+    """A sandbox of it."""
+    return daemon.create()

@@ -4,10 +4,12 @@ import base64
 import http.client
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -202,6 +204,11 @@ class Daemon:
         return self.log_path.read_text(errors="replace")
 
     @property
+    def port(self) -> int:
+        """Of --listen 127.0.0.1:0."""
+        return int(re.search(r"listens on 127\.0\.0\.1:(\d+)", self.log)[1])
+
+    @property
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
@@ -210,7 +217,12 @@ class Daemon:
         return children_of(self.process.pid)
 
     def call(self, method, path, body=None, headers=None) -> Answer:
-        connection = UnixConnection(self.socket)
+        return self.ask(UnixConnection(self.socket), method, path, body, headers)
+
+    def call_tcp(self, method, path, body=None, headers=None) -> Answer:
+        return self.ask(http.client.HTTPConnection("127.0.0.1", self.port, 30 * SLOW), method, path, body, headers)
+
+    def ask(self, connection, method, path, body, headers) -> Answer:
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -240,3 +252,26 @@ class Daemon:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+@contextmanager
+def running_daemons(folder: Path):
+    """A function that starts daemons; each must give back processes and descriptors, and exit 0 on TERM."""
+    started = []
+
+    def start(*args, owner=-1, **how) -> Daemon:
+        own = folder / str(len(started))
+        own.mkdir()
+        os.chown(own, owner, owner)
+        daemon = Daemon(own, *args, **how)
+        started.append(daemon)
+        return daemon
+
+    try:
+        yield start
+        for daemon in started:
+            daemon.stop()
+            assert "Sanitizer" not in daemon.log and "panic" not in daemon.log, daemon.log
+    finally:
+        for daemon in started:
+            daemon.destroy()

@@ -19,47 +19,6 @@ from sandboxd_client import BUILD, SLOW, Daemon, children_of, wait_for
 TRUNCATED = (http.client.IncompleteRead, ConnectionError)
 
 
-@pytest.fixture
-def folder(tmp_path_factory):
-    """A folder whose name fits into a socket's address."""
-    path = tmp_path_factory.mktemp("s")
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def start_daemon(folder):
-    """Starts daemons; each must give back processes and descriptors, and exit 0 on TERM."""
-    started = []
-
-    def start(*args, owner=-1, **how) -> Daemon:
-        own = folder / str(len(started))
-        own.mkdir()
-        os.chown(own, owner, owner)
-        daemon = Daemon(own, *args, **how)
-        started.append(daemon)
-        return daemon
-
-    try:
-        yield start
-        for daemon in started:
-            daemon.stop()
-            assert "Sanitizer" not in daemon.log and "panic" not in daemon.log, daemon.log
-    finally:
-        for daemon in started:
-            daemon.destroy()
-
-
-@pytest.fixture
-def daemon(start_daemon):
-    return start_daemon()
-
-
-@pytest.fixture
-def sandbox(daemon):
-    return daemon.create()
-
-
 class Echo(BaseHTTPRequestHandler):
     """A service on the host's loopback."""
 
