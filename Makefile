@@ -229,7 +229,6 @@ install: all
 		$(systemunitdir) $(sysusersdir) $(tmpfilesdir) $(logrotatedir))
 	$(Q)$(INSTALL) $(BUILD)/sandstorm $(BUILD)/ds $(DESTDIR)$(bindir)
 	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/end-workers systemd/reload $(DESTDIR)$(libexecdir)/sandstorm
-	$(Q)$(INSTALL) agent/prepare-template.sh $(DESTDIR)$(datadir)/sandstorm/agent
 	$(Q)$(INSTALL) -m 644 agent/runner.mjs agent/package.json agent/package-lock.json agent/.npmrc \
 		$(DESTDIR)$(datadir)/sandstorm/agent
 	$(Q)$(INSTALL) -m 644 systemd/local-runtime.conf $(DESTDIR)$(datadir)/sandstorm/systemd
@@ -290,8 +289,8 @@ deps-template:
 install-node:
 	$(call install_packages,nodejs npm)
 
-template: deps-template
-	$(Q)agent/prepare-template.sh $(ROOT)/templates/sandstorm
+template: $(BUILD)/sandboxd deps-template
+	$(Q)mkdir -p $(ROOT)/templates && $(BUILD)/sandboxd template build sandstorm --template-dir $(ROOT)/templates
 
 demo: all deps-run template
 	$(Q)$(PYTHON) tests/demo/demo.py

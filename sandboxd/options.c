@@ -57,7 +57,8 @@ static const struct {
 
 static void print_help(void)
 {
-    printf("usage: sandboxd [option]...\nServes sandboxes, E2B's API on a unix socket over bubblewrap.\n\n");
+    printf("usage: sandboxd [option]...\nServes sandboxes, E2B's API on a unix socket over bubblewrap.\n"
+           "'sandboxd template --help' tells how to prepare templates.\n\n");
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         char left[40];
 

@@ -222,11 +222,13 @@ static bool parse(struct command *command, int argc, char **argv, bool *wants_he
     command->verb = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         known = known || strcmp(command->verb, verbs[i]) == 0;
-    optind = 1;
+    opterr = 0;
     while ((code = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         if (code == BUILD_HELP)
             return *wants_help = true;
-        if (code == '?' || (known && !store(command, (enum build_option)code, optarg)))
+        if (code == '?')
+            return reject("an unknown option, or one without its value: %s", argv[optind - 1]);
+        if (known && !store(command, (enum build_option)code, optarg))
             return false;
     }
     if (!known)

@@ -5,12 +5,10 @@
 #include "sandboxd/tree.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 /* An argument vector that grows; ends with NULL. */
 struct arguments {
@@ -113,45 +111,38 @@ bool template_install_npm(const struct template_recipe *recipe, const char *tree
 /* --- apt ---------------------------------------------------------------------------------------- */
 
 /* Debian's packages may still name the old places of what is in /usr. */
-static const char *const merged[][2] = {{"bin", "usr/bin"},     {"sbin", "usr/sbin"},   {"lib", "usr/lib"},
-                                        {"lib32", "usr/lib32"}, {"lib64", "usr/lib64"}, {"libx32", "usr/libx32"}};
+static const char *const merged[] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"};
 
-#define MERGED_COUNT (sizeof merged / sizeof *merged)
-
-/* Opens tree/root, made if need be; -1 with the reason printed. */
-static int open_root(const char *tree)
+/* Makes tree/root, if need be, and gives its path, to be freed; NULL with the reason printed. */
+static char *make_root(const char *tree)
 {
-    char *path = NULL;
-    int fd = -1;
+    char *root = NULL;
 
-    if (asprintf(&path, "%s/root", tree) < 0)
-        return -1;
-    if (mkdir(path, 0755) < 0 && errno != EEXIST)
-        (void)complain(path);
-    else if ((fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        (void)complain(path);
-    free(path);
-    return fd;
+    if (asprintf(&root, "%s/root", tree) < 0)
+        return NULL;
+    if (mkdir(root, 0755) == 0 || errno == EEXIST)
+        return root;
+    (void)complain(root);
+    free(root);
+    return NULL;
 }
 
-/* Makes the links that lead the old places into usr. */
-static bool make_merged(int root)
+/* Moves what was unpacked into an old place to where it is in a sandbox. */
+static bool merge(const char *root, const char *old)
 {
-    bool made = mkdirat(root, "usr", 0755) == 0;
+    struct arguments copying = {0};
+    char *from = NULL, *to = NULL;
+    struct stat found;
+    bool done = asprintf(&from, "%s/%s", root, old) >= 0 && asprintf(&to, "%s/usr/%s", root, old) >= 0;
 
-    for (size_t i = 0; i < MERGED_COUNT && made; i++)
-        made = mkdirat(root, merged[i][1], 0755) == 0 && symlinkat(merged[i][1], root, merged[i][0]) == 0;
-    return made || complain("usr");
-}
-
-/* Takes them away again, with the folders that nothing was put into. */
-static void drop_merged(int root)
-{
-    for (size_t i = 0; i < MERGED_COUNT; i++) {
-        unlinkat(root, merged[i][0], 0);
-        unlinkat(root, merged[i][1], AT_REMOVEDIR);
+    if (done && lstat(from, &found) == 0) {
+        confine(&copying, root);
+        ADD(&copying, "cp", "-a", "-T", "--", from, to);
+        done = program_run(copying.values, NULL) && tree_remove(from);
     }
-    unlinkat(root, "usr", AT_REMOVEDIR);
+    free(from);
+    free(to);
+    return done;
 }
 
 /* Has apt choose and fetch what this machine lacks of the packages; it checks their signatures. Nothing is installed.
@@ -177,73 +168,75 @@ static bool download(const struct template_recipe *recipe, const char *downloads
     return fetched;
 }
 
-/* Unpacks one package into tree/root. */
-static bool unpack(const char *package, const char *tree)
+/* Unpacks one package. */
+static bool unpack(const char *package, const char *root)
 {
     struct arguments unpacking = {0};
-    char *root = NULL;
-    bool unpacked = asprintf(&root, "%s/root", tree) >= 0;
 
     confine(&unpacking, root);
     ADD(&unpacking, "dpkg-deb", "--extract", package, root);
-    unpacked = unpacked && program_run(unpacking.values, NULL);
-    free(root);
-    return unpacked;
+    return program_run(unpacking.values, NULL);
+}
+
+/* Unpacks all that was downloaded, and tells the manifest. */
+static bool unpack_all(const char *downloads, const char *root, FILE *manifest)
+{
+    char *pattern = NULL, *usr = NULL;
+    glob_t found = {0};
+    bool done = asprintf(&pattern, "%s/*.deb", downloads) >= 0 && asprintf(&usr, "%s/usr", root) >= 0;
+
+    if (done && glob(pattern, 0, NULL, &found) != 0)
+        printf(
+            "sandboxd: nothing was fetched: these packages are on this machine, and sandboxes see them in its /usr\n");
+    else if (done && mkdir(usr, 0755) < 0)
+        done = complain(usr);
+    for (size_t i = 0; i < found.gl_pathc && done; i++) {
+        done = unpack(found.gl_pathv[i], root);
+        fprintf(manifest, "unpacked %s\n", strrchr(found.gl_pathv[i], '/') + 1);
+    }
+    for (size_t i = 0; i < sizeof merged / sizeof *merged && done; i++)
+        done = merge(root, merged[i]);
+    globfree(&found);
+    free(pattern);
+    free(usr);
+    return done;
 }
 
 bool template_install_apt(const struct template_recipe *recipe, const char *tree, const char *downloads, FILE *manifest)
 {
-    char *pattern = NULL;
-    glob_t found = {0};
-    bool installed = true;
-    int root;
+    char *root;
+    bool installed;
 
     if (recipe->apt_count == 0)
         return true;
-    root = open_root(tree);
-    installed =
-        root >= 0 && make_merged(root) && download(recipe, downloads) && asprintf(&pattern, "%s/*.deb", downloads) >= 0;
-    if (installed && glob(pattern, 0, NULL, &found) == 0) {
-        for (size_t i = 0; i < found.gl_pathc && installed; i++) {
-            installed = unpack(found.gl_pathv[i], tree);
-            fprintf(manifest, "unpacked %s\n", strrchr(found.gl_pathv[i], '/') + 1);
-        }
-        globfree(&found);
-    } else if (installed) {
-        printf("sandboxd: all of these packages are on this machine already: sandboxes see them in its /usr\n");
-    }
-    if (root >= 0) {
-        drop_merged(root);
-        close(root);
-    }
-    free(pattern);
+    root = make_root(tree);
+    installed = root != NULL && download(recipe, downloads) && unpack_all(downloads, root, manifest);
+    free(root);
     return installed;
 }
 
 /* --- files -------------------------------------------------------------------------------------- */
 
-/* Copies a file or folder to its place in tree/root, where nothing may be yet. */
-static bool copy(const char *source, const char *destination, const char *tree)
+/* Copies a file or folder to its place, where nothing may be yet. */
+static bool copy(const char *source, const char *destination, const char *root)
 {
     struct arguments parents = {0}, copying = {0};
-    char *root = NULL, *target = NULL, *folder = NULL;
+    char *target = NULL, *folder = NULL;
     struct stat there;
-    bool copied = asprintf(&root, "%s/root", tree) >= 0 && asprintf(&target, "%s%s", root, destination) >= 0 &&
-                  asprintf(&folder, "%s", target) >= 0;
+    bool copied = asprintf(&target, "%s%s", root, destination) >= 0 && (folder = strdup(target)) != NULL;
 
+    if (copied && lstat(target, &there) == 0) {
+        fprintf(stderr, "sandboxd: --file: %s is there already\n", destination);
+        copied = false;
+    }
     if (copied) {
         *strrchr(folder, '/') = '\0';
-        if (lstat(target, &there) == 0) {
-            fprintf(stderr, "sandboxd: --file: %s is there already\n", destination);
-            copied = false;
-        }
+        confine(&parents, root);
+        ADD(&parents, "mkdir", "-p", "--", folder);
+        confine(&copying, root);
+        ADD(&copying, "cp", "-R", "-T", "--preserve=mode,timestamps", "--", source, target);
+        copied = program_run(parents.values, NULL) && program_run(copying.values, NULL);
     }
-    confine(&parents, root);
-    ADD(&parents, "mkdir", "-p", "--", folder);
-    confine(&copying, root);
-    ADD(&copying, "cp", "-R", "-T", "--preserve=mode,timestamps", "--", source, target);
-    copied = copied && program_run(parents.values, NULL) && program_run(copying.values, NULL);
-    free(root);
     free(target);
     free(folder);
     return copied;
@@ -251,16 +244,11 @@ static bool copy(const char *source, const char *destination, const char *tree)
 
 bool template_install_files(const struct template_recipe *recipe, const char *tree)
 {
-    bool installed = true;
-    int root;
+    char *root = recipe->file_count == 0 ? NULL : make_root(tree);
+    bool installed = root != NULL || recipe->file_count == 0;
 
-    if (recipe->file_count == 0)
-        return true;
-    root = open_root(tree);
-    if (root < 0)
-        return false;
-    close(root);
     for (size_t i = 0; i < recipe->file_count && installed; i++)
-        installed = copy(recipe->files[i].source, recipe->files[i].destination, tree);
+        installed = copy(recipe->files[i].source, recipe->files[i].destination, root);
+    free(root);
     return installed;
 }
