@@ -57,14 +57,14 @@ static const struct {
 
 static void print_help(void)
 {
-    printf("usage: sandboxd [option]...\nServes sandboxes, E2B's API on a unix socket over bubblewrap.\n"
-           "'sandboxd template --help' tells how to prepare templates.\n\n");
+    printf("usage: sandboxd [option]...\nServes sandboxes, E2B's API on a unix socket over bubblewrap.\n\n");
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         char left[40];
 
         snprintf(left, sizeof left, "--%s %s", table[i].name, table[i].value == NULL ? "" : table[i].value);
         printf("  %-28s %s\n", left, table[i].help);
     }
+    printf("\n'sandboxd template --help' tells how to prepare what sandboxes are made from.\n");
 }
 
 /* Reads a number within its bounds. */
