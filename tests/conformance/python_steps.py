@@ -223,9 +223,14 @@ class Steps:
         seen = bytearray()
         handle = await self.open_pty(sandbox, seen)
         await done(sandbox.pty.resize(handle.pid, e2b.PtySize(rows=31, cols=97)))
-        await done(sandbox.pty.send_stdin(handle.pid, b"stty size; tty; exit 5\n"))
-        assert await self.wait_for_pty(handle, seen) == 5
-        assert b"31 97" in seen and b"/dev/pts/" in seen
+        await done(sandbox.pty.send_stdin(handle.pid, b"tty; stty size\n"))
+        # The kernel drops what a terminal has not yet handed on when its shell exits: first the output, then the exit.
+        await self.wait_for_output(handle, seen, b"31 97")
+        assert b"/dev/pts/" in seen
+        await done(sandbox.pty.send_stdin(handle.pid, b"exit 5\n"))
+        async with raises(e2b.CommandExitException) as caught:
+            await done(handle.wait())
+        assert caught.value.exit_code == 5
 
     # --- write ----------------------------------------------------------------------------------
 
@@ -517,7 +522,7 @@ class Steps:
 
 
 class SyncSteps(Steps):
-    """Where the sync half differs: it polls watchers, and hands a terminal's output to wait()."""
+    """Where the sync half differs: it polls watchers, and a terminal's output is read from its handle."""
 
     sdk = e2b.Sandbox
 
@@ -536,11 +541,12 @@ class SyncSteps(Steps):
     async def open_pty(self, sandbox, seen):
         return sandbox.pty.create(e2b.PtySize(rows=24, cols=80))
 
-    async def wait_for_pty(self, handle, seen):
-        try:
-            return handle.wait(on_pty=seen.extend).exit_code
-        except e2b.CommandExitException as error:
-            return error.exit_code
+    async def wait_for_output(self, handle, seen, text):
+        for _, _, pty in handle:
+            seen.extend(pty or b"")
+            if text in seen:
+                return
+        raise AssertionError(f"{text!r} never came: {bytes(seen)!r}")
 
 
 class AsyncSteps(Steps):
@@ -559,8 +565,5 @@ class AsyncSteps(Steps):
     async def open_pty(self, sandbox, seen):
         return await sandbox.pty.create(e2b.PtySize(rows=24, cols=80), on_data=seen.extend)
 
-    async def wait_for_pty(self, handle, seen):
-        try:
-            return (await handle.wait()).exit_code
-        except e2b.CommandExitException as error:
-            return error.exit_code
+    async def wait_for_output(self, handle, seen, text):
+        await eventually(lambda: text in seen, f"{text!r}")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,28 @@ def test_a_create_knows_the_template_from_its_build_to_its_removal(workshop, sta
     assert workshop.leftovers == [] and not (workshop.templates / "mine").exists()
     again = workshop.run("remove", "mine")
     assert (again.returncode, again.stderr) == (1, "sandboxd: there is no template mine to be removed\n")
+
+
+def test_a_template_is_never_missing_while_it_is_replaced(workshop):
+    source = workshop.folder / "f"
+    source.write_text("1")
+    template = workshop.build("mine", "--file", f"{source}:/opt/f")
+    ended, missing = threading.Event(), threading.Event()
+
+    def look():
+        while not ended.is_set():
+            if not template.exists():
+                missing.set()
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for _ in range(10):
+            workshop.build("mine", "--file", f"{source}:/opt/f")
+    finally:
+        ended.set()
+        looker.join()
+    assert not missing.is_set()
 
 
 def test_the_list_says_what_each_is_made_of(workshop, greetings):
