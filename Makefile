@@ -2,7 +2,8 @@
 #
 #   make            build/sandstorm, build/sandboxd, build/sandbox-init, build/ds
 #   make demo       set up, build, start a server on the local runtime, run four agents at once
-#   make check      set up, build, run every test; PYTEST_ARGS=... goes to pytest (-k, -x, -n0)
+#   make check      set up, build, run every test but those of check-sdk, check-deb and check-vm; PYTEST_ARGS=... goes to pytest (-k, -x, -n0)
+#   make check-sdk  the published E2B SDKs, npm and PyPI, pinned versions of them, against sandboxd
 #   make install    put it below PREFIX=/usr/local, staged in DESTDIR= if given; make uninstall takes it away again
 #   make deb        build/deb/sandstorm_VERSION_ARCH.deb for Debian 12
 #   make check-deb  look at the package: lintian, contents, dependencies
@@ -93,7 +94,7 @@ PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
          tests/bench/*.[ch] tests/fuzz/*.[ch]))
 
-.PHONY: all install uninstall deb check-deb check-vm demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node install-program
+.PHONY: all install uninstall deb check-deb check-vm check-sdk demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node install-program
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -228,7 +229,6 @@ install: all
 		$(systemunitdir) $(sysusersdir) $(tmpfilesdir) $(logrotatedir))
 	$(Q)$(INSTALL) $(BUILD)/sandstorm $(BUILD)/ds $(DESTDIR)$(bindir)
 	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/end-workers systemd/reload $(DESTDIR)$(libexecdir)/sandstorm
-	$(Q)$(INSTALL) agent/prepare-template.sh $(DESTDIR)$(datadir)/sandstorm/agent
 	$(Q)$(INSTALL) -m 644 agent/runner.mjs agent/package.json agent/package-lock.json agent/.npmrc \
 		$(DESTDIR)$(datadir)/sandstorm/agent
 	$(Q)$(INSTALL) -m 644 systemd/local-runtime.conf $(DESTDIR)$(datadir)/sandstorm/systemd
@@ -289,8 +289,8 @@ deps-template:
 install-node:
 	$(call install_packages,nodejs npm)
 
-template: deps-template
-	$(Q)agent/prepare-template.sh $(ROOT)/templates/sandstorm
+template: $(BUILD)/sandboxd deps-template
+	$(Q)mkdir -p $(ROOT)/templates && $(BUILD)/sandboxd template build sandstorm --template-dir $(ROOT)/templates
 
 demo: all deps-run template
 	$(Q)$(PYTHON) tests/demo/demo.py
@@ -312,12 +312,36 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 	$(Q)$(CC) $(CSTD) $(LDFLAGS_ALL) -o $@ tests/unit/layer_worker_main.c -Wl,--whole-archive $(BUILD)/libmaster.a \
 		$(BUILD)/libcommon.a -Wl,--no-whole-archive
 
-# Packages have targets of their own: check-deb, check-vm. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
+# Packages and SDKs have targets of their own: check-deb, check-vm, check-sdk. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 # -n auto: in several processes (tests/parallel.py); PYTEST_ARGS=-n0 runs them one after the other.
 check: all venv template
 	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(RACES) $(BUILD)/layers-ok
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
-	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package -n auto $(PYTEST_ARGS)
+	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package --ignore=tests/conformance -n auto $(PYTEST_ARGS)
+
+# --- check-sdk ----------------------------------------------------------------------------------
+# Clients we did not write. Each is installed from the lock file in its folder of tests/conformance/; what cannot be installed ends the target.
+SDK            := $(ROOT)/sdk
+SDK_PACKAGES   := js-2.45.0 js-2.51.0
+SDK_NODE_IS_OK := const [a, b, c] = process.versions.node.split('.').map(Number); \
+	process.exit(a >= 22 || (a === 20 && (b > 18 || (b === 18 && c >= 1))) ? 0 : 1)
+
+$(SDK)/venv/.stamp: tests/conformance/requirements.txt
+	$(Q)rm -rf $(@D) && mkdir -p $(SDK) && $(PYTHON) -m venv $(@D)
+	$(Q)$(@D)/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(SDK)/%/.stamp: tests/conformance/%/package.json tests/conformance/%/package-lock.json tests/conformance/%/.npmrc
+	$(Q)rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && cd $(@D) && npm ci --prefer-offline --loglevel=error >/dev/null
+	@touch $@
+
+# The SDKs want Node 20.18.1 or one from 22 on: npm's own copy of it is used where the system's is older.
+check-sdk: all deps-run deps-template
+	$(call install_packages,python3-venv)
+	$(Q)$(MAKE) --no-print-directory $(SDK)/venv/.stamp $(SDK_PACKAGES:%=$(SDK)/%/.stamp)
+	$(Q)node=node; if ! node -e "$(SDK_NODE_IS_OK)"; then \
+		$(MAKE) --no-print-directory $(SDK)/node/.stamp && node=$(SDK)/node/node_modules/.bin/node || exit 1; fi; \
+	SANDSTORM_NODE=$$node SANDSTORM_BUILD=$(BUILD) $(SDK)/venv/bin/python -m pytest tests/conformance $(PYTEST_ARGS)
 
 # --- bench --------------------------------------------------------------------------------------
 # BENCH_ARGS: of tests/bench/relay.py, as in BENCH_ARGS='--rounds 1 --streams 1000'.

@@ -1,4 +1,5 @@
 #include "common/log.h"
+#include "common/near_program.h"
 #include "common/settings_internal.h"
 
 #include <ctype.h>
@@ -303,30 +304,6 @@ static void read_argv(struct settings_load *load, int argc, char *const argv[])
 
 /* --- defaults ----------------------------------------------------------------------------------- */
 
-/* Where a file of ours stands: beside the program in a build tree, else where `make install` puts it. */
-static char *path_near_program(const char *const *candidates)
-{
-    char program[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    char *path = NULL;
-
-    if (n <= 0)
-        return strdup("");
-    program[n] = '\0';
-    *strrchr(program, '/') = '\0';
-    for (; *candidates != NULL; candidates++) {
-        char *real;
-
-        if (asprintf(&path, "%s/%s", program, *candidates) < 0)
-            return NULL;
-        real = realpath(path, NULL);
-        free(path);
-        if (real != NULL)
-            return real;
-    }
-    return strdup("");
-}
-
 static const char *const runner_places[] = {"../agent/runner.mjs", "../../agent/runner.mjs",
                                             "../share/sandstorm/agent/runner.mjs", NULL};
 static const char *const sandboxd_places[] = {"sandboxd", "../libexec/sandstorm/sandboxd", NULL};
@@ -442,7 +419,7 @@ static void complete_defaults(struct settings_load *load)
         v->network_allow = default_network_allow(load->environment);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         if (*paths[i].field == NULL)
-            *paths[i].field = path_near_program(paths[i].places);
+            *paths[i].field = near_program(paths[i].places);
     }
     if (v->project_dir == NULL)
         v->project_dir = strdup("");

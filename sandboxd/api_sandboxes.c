@@ -3,6 +3,7 @@
 #include "sandboxd/exchange.h"
 #include "sandboxd/memory.h"
 #include "sandboxd/reply.h"
+#include "sandboxd/template.h"
 
 #include "common/log.h"
 
@@ -16,8 +17,6 @@
 
 #define TIMEOUT_DEFAULT_V1_S 15
 #define TIMEOUT_DEFAULT_V2_S 300
-#define TEMPLATE_MAX_BYTES   128
-#define BASE_TEMPLATE        "base"
 
 void api_health(struct request *request)
 {
@@ -109,12 +108,12 @@ static void on_ready(struct sandbox *sandbox, const char *reason, void *arg)
 }
 
 /* Copies a template's name in lower case; false when it could be no folder of ours. */
-static bool read_template(const json_t *body, char name[static TEMPLATE_MAX_BYTES])
+static bool read_template(const json_t *body, char name[static TEMPLATE_NAME_MAX_BYTES])
 {
     const char *given = json_string_value(json_object_get(body, "templateID"));
     size_t i = 0;
 
-    if (given == NULL || *given == '\0' || *given == '.' || strlen(given) >= TEMPLATE_MAX_BYTES)
+    if (given == NULL || *given == '\0' || *given == '.' || strlen(given) >= TEMPLATE_NAME_MAX_BYTES)
         return false;
     for (; given[i] != '\0'; i++) {
         if (!isalnum((unsigned char)given[i]) && strchr("._-", given[i]) == NULL)
@@ -123,20 +122,6 @@ static bool read_template(const json_t *body, char name[static TEMPLATE_MAX_BYTE
     }
     name[i] = '\0';
     return true;
-}
-
-/* Finds the node_modules of a template; *path is "" when it has none. false when there is no such template. */
-static bool find_template(const struct daemon *daemon, const char *name, char path[static PATH_MAX])
-{
-    const char *dir = daemon->template_dir == NULL ? "" : daemon->template_dir;
-    bool found;
-
-    snprintf(path, PATH_MAX, "%s/%s", dir, name);
-    found = daemon->template_dir != NULL && access(path, F_OK) == 0;
-    snprintf(path, PATH_MAX, "%s/%s/node_modules", dir, name);
-    if (!found || access(path, F_OK) < 0)
-        path[0] = '\0';
-    return found || strcmp(name, BASE_TEMPLATE) == 0;
 }
 
 /* Reads the fields but the template; answers and returns false when one is wrong. */
@@ -207,18 +192,18 @@ void api_create(struct request *request)
 {
     json_t *body = request_json(request);
     struct sandbox_wish wish = {0};
-    char name[TEMPLATE_MAX_BYTES] = "", node_modules[PATH_MAX];
+    char name[TEMPLATE_NAME_MAX_BYTES] = "", folder[PATH_MAX];
     const char *given = json_string_value(json_object_get(body, "templateID"));
 
     if (body == NULL)
         reply_error(request->http, 400, "Error when parsing request: not a JSON object");
     else if (given == NULL)
         reply_error(request->http, 400, "validation error: templateID is missing");
-    else if (!read_template(body, name) || !find_template(request->daemon, name, node_modules))
-        reply_error(request->http, 404, "template '%.*s' not found", TEMPLATE_MAX_BYTES, given);
+    else if (!read_template(body, name) || !template_find(request->daemon->template_dir, name, folder))
+        reply_error(request->http, 404, "template '%.*s' not found", TEMPLATE_NAME_MAX_BYTES, given);
     else if (read_wish(request, body, &wish) && has_room(request)) {
         wish.template_name = name;
-        wish.node_modules = node_modules[0] == '\0' ? NULL : node_modules;
+        wish.template_folder = folder[0] == '\0' ? NULL : folder;
         create(request, &wish);
     }
     json_decref(body);

@@ -6,6 +6,7 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 /* While we answer we read nothing but the close of the connection: evhttp would take in bytes without a bound. */
 #define UNREAD_MAX_BYTES 4096
@@ -93,10 +94,22 @@ void exchange_finish(struct exchange *exchange)
     evhttp_send_reply_end(exchange_release(exchange));
 }
 
+/*
+ * On TCP a reset, which no client takes for the end of an answer: to the Python SDK a mere close within a chunk is a
+ * fault of the protocol, and it does not ask whether the sandbox lives. A unix socket knows no reset, and is closed.
+ */
+static void reset(struct evhttp_connection *connection)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+
+    (void)!connect(bufferevent_getfd(evhttp_connection_get_bufferevent(connection)), &nobody, sizeof nobody);
+}
+
 void exchange_cut(struct exchange *exchange)
 {
     struct evhttp_connection *connection = exchange->connection;
 
+    reset(connection);
     evhttp_connection_set_closecb(connection, NULL, NULL);
     exchange_free(exchange);
     evhttp_connection_free(connection);

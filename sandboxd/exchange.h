@@ -34,7 +34,8 @@ bool exchange_send(struct exchange *exchange, struct evbuffer *bytes);
 /* Ends the streamed answer. */
 void exchange_finish(struct exchange *exchange);
 
-/* Closes the connection without a word: no last chunk. Not from inside a callback of this connection. */
+/* Breaks the connection without a word, on TCP by a reset: no last chunk. Not from inside a callback of this
+ * connection. */
 void exchange_cut(struct exchange *exchange);
 /* The same as though the client had closed it: gone(arg) is called. */
 void exchange_abort(struct exchange *exchange);

@@ -10,6 +10,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -160,6 +161,34 @@ static void child_drop_root(const struct start *start)
         child_fail("cannot take the uid of the sandbox");
 }
 
+/* In the child: writes a line to a file of /proc/self. */
+static void child_write(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+        child_fail(path);
+    close(fd);
+}
+
+/* In the child of an ordinary user: namespaces in which it may mount, the user staying who he is. */
+static void child_stage(const struct start *start)
+{
+    char uid_map[64], gid_map[64];
+    const char *failed;
+
+    snprintf(uid_map, sizeof uid_map, "%u %u 1", getuid(), getuid());
+    snprintf(gid_map, sizeof gid_map, "%u %u 1", getgid(), getgid());
+    if (unshare(CLONE_NEWUSER) < 0)
+        child_fail("a user namespace for the template's /usr");
+    child_write("/proc/self/setgroups", "deny");
+    child_write("/proc/self/uid_map", uid_map);
+    child_write("/proc/self/gid_map", gid_map);
+    failed = jail_mounts_prepare(&start->sources);
+    if (failed != NULL)
+        child_fail(failed);
+}
+
 /* In the child: standard descriptors, and nothing else but what bwrap is to have. */
 static void child_descriptors(const struct start *start)
 {
@@ -218,6 +247,8 @@ static _Noreturn void child_main(const struct start *start)
     child_give_way();
     if (start->jail->is_root)
         child_drop_root(start);
+    else if (start->sources.is_staged)
+        child_stage(start);
     child_descriptors(start);
     child_exec(start);
 }
@@ -283,13 +314,19 @@ static unsigned take_slot(struct jail *jail)
     return JAIL_SLOTS_MAX;
 }
 
-bool jail_start(struct jail *jail, const char *node_modules, struct jail_process *process,
+/* Whether a template has files that are laid over those of /usr. */
+static bool has_usr(const char *template_folder)
+{
+    char path[PATH_MAX];
+
+    return template_folder != NULL && snprintf(path, sizeof path, "%s/root/usr", template_folder) < (int)sizeof path &&
+           access(path, F_OK) == 0;
+}
+
+bool jail_start(struct jail *jail, const char *template_folder, struct jail_process *process,
                 char error[static JAIL_ERROR_MAX_BYTES])
 {
-    struct jail_sources here = {.init_path = jail->init_path, .node_modules = node_modules};
-    struct jail_sources staged = {.init_path = JAIL_STAGED_INIT,
-                                  .node_modules = node_modules != NULL ? JAIL_STAGED_NODE_MODULES : NULL};
-    struct start start = {.jail = jail, .sources = here};
+    struct start start = {.jail = jail, .sources = {.init_path = jail->init_path, .template_folder = template_folder}};
     bool started = false;
 
     errno = 0;
@@ -298,8 +335,9 @@ bool jail_start(struct jail *jail, const char *node_modules, struct jail_process
         return fail(error, "all %d sandboxes are in use", JAIL_SLOTS_MAX);
     start.uid = jail->uid_base + process->slot;
     start.slot = process->slot;
-    if (!jail_arguments_build(&start.arguments, jail->is_root ? &staged : &here, &jail->limits, jail->seccomp,
-                              jail->seccomp_bytes))
+    start.sources.has_usr = has_usr(template_folder);
+    start.sources.is_staged = jail->is_root || start.sources.has_usr;
+    if (!jail_arguments_build(&start.arguments, &start.sources, &jail->limits, jail->seccomp, jail->seccomp_bytes))
         (void)fail(error, "arguments of bwrap");
     else if (jail->cgroups != NULL && !cgroups_make(jail->cgroups, process->slot))
         (void)fail(error, "cgroup of the sandbox");

@@ -48,8 +48,8 @@ struct jail *jail_new(const char *init_path, const struct jail_limits *limits, c
     __attribute__((warn_unused_result));
 void jail_free(struct jail *jail);
 
-/* Starts a sandbox; node_modules is a folder of the host or NULL. false with the reason in error. */
-bool jail_start(struct jail *jail, const char *node_modules, struct jail_process *process,
+/* Starts a sandbox; template_folder is a folder of the host (template.h) or NULL. false with the reason in error. */
+bool jail_start(struct jail *jail, const char *template_folder, struct jail_process *process,
                 char error[static JAIL_ERROR_MAX_BYTES]) __attribute__((warn_unused_result));
 void jail_release(struct jail *jail, unsigned slot);
 

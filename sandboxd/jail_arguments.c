@@ -1,6 +1,10 @@
 #include "sandboxd/jail_internal.h"
 
+#include "sandboxd/template.h"
+
+#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,11 +41,8 @@ static const char *const isolation[] = {"--unshare-user",
                                         "--disable-userns",
                                         "--clearenv"};
 
-/* The read-only system. */
-static const char *const system_mounts[] = {"--ro-bind",
-                                            "/usr",
-                                            "/usr",
-                                            "--symlink",
+/* The read-only system, but for /usr. */
+static const char *const system_mounts[] = {"--symlink",
                                             "usr/bin",
                                             "/bin",
                                             "--symlink",
@@ -178,6 +179,41 @@ static bool put_etc(FILE *out, struct jail_arguments *arguments)
     return true;
 }
 
+/* Binds one part of a template, if it has it. */
+static void put_part(FILE *out, const char *folder, const char *seen, const char *part, const char *place)
+{
+    char source[PATH_MAX];
+
+    if (snprintf(source, sizeof source, "%s/%s", folder, part) < (int)sizeof source && access(source, F_OK) == 0 &&
+        snprintf(source, sizeof source, "%s/%s", seen, part) < (int)sizeof source)
+        put(out, "--ro-bind", source, place, END);
+}
+
+/* Binds each entry of a folder of a template to the same name in a folder of the sandbox. */
+static void put_entries(FILE *out, const char *folder, const char *seen, const char *place)
+{
+    char part[PATH_MAX], target[PATH_MAX];
+    const struct dirent *entry;
+    DIR *dir = snprintf(part, sizeof part, "%s/root%s", folder, place) < (int)sizeof part ? opendir(part) : NULL;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        snprintf(part, sizeof part, "root%s/%s", place, entry->d_name);
+        snprintf(target, sizeof target, "%s/%s", place, entry->d_name);
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && !template_path_is_reserved(target))
+            put_part(out, folder, seen, part, target);
+    }
+    if (dir != NULL)
+        closedir(dir);
+}
+
+/* All of a template but its files for /usr: folder is where this process finds it, seen where bwrap does. */
+static void put_template(FILE *out, const char *folder, const char *seen)
+{
+    put_part(out, folder, seen, "node_modules", "/opt/agent-runner/node_modules");
+    put_entries(out, folder, seen, "/etc");
+    put_entries(out, folder, seen, "/opt");
+}
+
 unsigned long long jail_file_limit_bytes(const struct jail_limits *limits)
 {
     unsigned long long largest = 0;
@@ -210,12 +246,14 @@ bool jail_arguments_build(struct jail_arguments *arguments, const struct jail_so
     if (out == NULL)
         return false;
     put_table(out, isolation, COUNT(isolation));
+    put(out, "--ro-bind", sources->has_usr ? JAIL_STAGED_USR : "/usr", "/usr", END);
     put_table(out, system_mounts, COUNT(system_mounts));
     put_writable(out, limits);
-    put(out, "--ro-bind", sources->init_path, "/run/sandbox-init", END);
+    put(out, "--ro-bind", sources->is_staged ? JAIL_STAGED_INIT : sources->init_path, "/run/sandbox-init", END);
     put(out, "--perms", "0755", "--dir", "/opt/agent-runner", END);
-    if (sources->node_modules != NULL)
-        put(out, "--ro-bind", sources->node_modules, "/opt/agent-runner/node_modules", END);
+    if (sources->template_folder != NULL)
+        put_template(out, sources->template_folder,
+                     sources->is_staged ? JAIL_STAGED_TEMPLATE : sources->template_folder);
     built = put_etc(out, arguments) && put_bytes(out, arguments, "--seccomp", seccomp, seccomp_bytes);
     put_table(out, closing, COUNT(closing));
     if (fclose(out) != 0)

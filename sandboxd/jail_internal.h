@@ -7,10 +7,12 @@
 /* Descriptors that one bwrap inherits. */
 #define JAIL_FDS_MAX 16
 
-/* Paths that only this process can be sure to reach: as root they lie in a mount namespace made for the child. */
+/* Paths that only this process can be sure to reach: where they are staged, in a mount namespace of the child. */
 struct jail_sources {
     const char *init_path;
-    const char *node_modules; /* or NULL */
+    const char *template_folder; /* as this process sees it, or NULL; see template.h */
+    bool is_staged;              /* bwrap finds the first two at JAIL_STAGED_... */
+    bool has_usr;                /* the template has files for /usr: then it is staged */
 };
 
 /* The NUL-separated arguments of a bwrap, in a memfd, and the descriptors they name. */
@@ -33,12 +35,14 @@ unsigned long long jail_file_limit_bytes(const struct jail_limits *limits);
 unsigned long long jail_places_bytes(const struct jail_limits *limits);
 
 /* Where jail_mounts_prepare() puts things. */
-#define JAIL_STAGED_INIT         "/tmp/init"
-#define JAIL_STAGED_NODE_MODULES "/tmp/node_modules"
+#define JAIL_STAGED_INIT     "/tmp/init"
+#define JAIL_STAGED_TEMPLATE "/tmp/template"
+#define JAIL_STAGED_USR      "/tmp/usr"
 
 /*
- * In a child of root, before it gives up its uid: makes init and node_modules reachable by the sandbox's uid wherever
- * they lie (a repository below /root is not), in a mount namespace of the child's own. NULL, or what failed with errno.
+ * In a child that may mount, before it gives up its uid: makes init and the template reachable by the sandbox's uid
+ * wherever they lie (a repository below /root is not), and lays the template's files over those of /usr, in a mount
+ * namespace of the child's own. NULL, or what failed with errno.
  */
 const char *jail_mounts_prepare(const struct jail_sources *sources) __attribute__((warn_unused_result));
 

@@ -27,9 +27,18 @@ static bool make_file(const char *path)
     return true;
 }
 
+/* One view of the template's files and the host's, the former first. Nothing can be written through it. */
+static bool lay_over_usr(void)
+{
+    static const char layers[] = "lowerdir=" JAIL_STAGED_TEMPLATE "/root/usr:/usr";
+
+    return mkdir(JAIL_STAGED_USR, 0755) == 0 &&
+           mount("sandbox", JAIL_STAGED_USR, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers) == 0;
+}
+
 const char *jail_mounts_prepare(const struct jail_sources *sources)
 {
-    int init_fd, modules_fd = -1;
+    int init_fd, template_fd = -1;
 
     if (unshare(CLONE_NEWNS) < 0)
         return "unshare mounts";
@@ -40,17 +49,18 @@ const char *jail_mounts_prepare(const struct jail_sources *sources)
     init_fd = open(sources->init_path, O_PATH | O_CLOEXEC);
     if (init_fd < 0)
         return sources->init_path;
-    if (sources->node_modules != NULL) {
-        modules_fd = open(sources->node_modules, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (modules_fd < 0)
-            return sources->node_modules;
+    if (sources->template_folder != NULL) {
+        template_fd = open(sources->template_folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (template_fd < 0)
+            return sources->template_folder;
     }
     if (mount("sandbox", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=0755") < 0)
         return "tmpfs on /tmp";
     if (!make_file(JAIL_STAGED_INIT) || !bind_fd(init_fd, JAIL_STAGED_INIT))
         return "bind " JAIL_STAGED_INIT;
-    if (modules_fd >= 0 &&
-        (mkdir(JAIL_STAGED_NODE_MODULES, 0755) < 0 || !bind_fd(modules_fd, JAIL_STAGED_NODE_MODULES)))
-        return "bind " JAIL_STAGED_NODE_MODULES;
+    if (template_fd >= 0 && (mkdir(JAIL_STAGED_TEMPLATE, 0755) < 0 || !bind_fd(template_fd, JAIL_STAGED_TEMPLATE)))
+        return "bind " JAIL_STAGED_TEMPLATE;
+    if (sources->has_usr && !lay_over_usr())
+        return "overlay of the template's /usr";
     return NULL;
 }

@@ -9,6 +9,7 @@
 #include "sandboxd/process.h"
 #include "sandboxd/server.h"
 #include "sandboxd/state_dir.h"
+#include "sandboxd/template_command.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -312,6 +313,8 @@ int main(int argc, char **argv)
     static struct program program = {.state_dir_fd = -1};
     int exit_code = 1;
 
+    if (argc > 1 && strcmp(argv[1], "template") == 0)
+        return template_command(argc - 1, argv + 1);
     switch (options_parse(&program.options, argc, argv)) {
     case OPTIONS_HELP:
         return 0;

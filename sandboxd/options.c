@@ -78,6 +78,7 @@ static void print_help(void)
         snprintf(left, sizeof left, "--%s %s", table[i].name, table[i].value == NULL ? "" : table[i].value);
         printf("  %-28s %s\n", left, table[i].help);
     }
+    printf("\n'sandboxd template --help' tells how to prepare what sandboxes are made from.\n");
 }
 
 /* Reads a number within its bounds. */

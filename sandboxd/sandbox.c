@@ -328,7 +328,7 @@ bool sandbox_start(struct sandbox_table *table, const struct sandbox_wish *wish,
         sandbox_free(sandbox);
         return false;
     }
-    if (!jail_start(table->jail, wish->node_modules, &process, error)) {
+    if (!jail_start(table->jail, wish->template_folder, &process, error)) {
         sandbox_free(sandbox);
         return false;
     }

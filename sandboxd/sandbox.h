@@ -24,8 +24,8 @@
 /* "i" and 20 characters. */
 #define SANDBOX_ID_BYTES    21
 #define SANDBOX_TOKEN_BYTES 64
-/* What we claim to be: without octet-stream metadata, so no newer. */
-#define SANDBOX_ENVD_VERSION  "0.6.1"
+/* What we claim to be: every gate of e2b.md 0.4 is honoured. */
+#define SANDBOX_ENVD_VERSION  "0.6.13"
 #define SANDBOX_CLIENT_ID     "6532622b"
 #define SANDBOX_TIMEOUT_MAX_S (24 * 60 * 60)
 
@@ -51,9 +51,9 @@ struct sandbox_watch {
 /* What a client asks for. */
 struct sandbox_wish {
     const char *template_name;
-    const char *node_modules; /* folder of the host, or NULL */
-    const json_t *metadata;   /* object or NULL */
-    const json_t *envs;       /* object or NULL */
+    const char *template_folder; /* of the host, or NULL */
+    const json_t *metadata;      /* object or NULL */
+    const json_t *envs;          /* object or NULL */
     int timeout_s;
     bool secure;
     bool auto_pause;  /* the end of its time pauses it */

@@ -4,7 +4,7 @@
     demo.py [--build DIR] [--templates DIR] [--port PORT] [--model-delay SECONDS]
 
 Starts the server on the local runtime, and the scripted model (tests/fake/model.py) when ANTHROPIC_API_KEY is not set;
-its first line says which model answers. Needs what `make` builds and the template of agent/prepare-template.sh. Stops
+its first line says which model answers. Needs what `make` builds and the template of `make template`. Stops
 what it started, also on Ctrl-C. Exits 0 when every run gave a successful result, else 1.
 """
 

@@ -506,3 +506,17 @@ def test_a_call_whose_client_left_is_forgotten(daemon, sandbox):
         connection.close()
     wait_for(lambda: daemon.descriptors <= descriptors, "descriptors of the calls")
     assert sandbox.files("Stat", path="many").status == 200
+
+
+# --- pauses -------------------------------------------------------------------------------------------
+
+
+def test_a_pause_cuts_a_watch_and_a_watcher_goes_on_after_it(daemon, sandbox):
+    sandbox.text("mkdir d")
+    watcher = sandbox.files("CreateWatcher", path="d").json
+    started = watch(sandbox, "d")
+    assert daemon.post(f"/sandboxes/{sandbox.id}/pause", {}).status == 204
+    assert started.finish().trailer is None
+    assert daemon.post(f"/sandboxes/{sandbox.id}/connect", {"timeout": 60}).status == 201
+    sandbox.text("touch d/f")
+    wait_for(lambda: sandbox.files("GetWatcherEvents", **watcher).json.get("events"), "events after the pause")

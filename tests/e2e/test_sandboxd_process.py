@@ -374,3 +374,23 @@ def test_a_killed_terminal_leaves_nothing_open(daemon, sandbox):
         sandbox.rpc("SendSignal", {"process": {"pid": started.pid}, "signal": "SIGNAL_SIGKILL"})
         assert started.finish().end == KILLED
     wait_for(lambda: daemon.descriptors <= before, "descriptors of the terminals")
+
+
+def test_a_pause_cuts_subscribers_and_pending_input(daemon, sandbox):
+    started = sandbox.start("until test -e go; do sleep 0.01; done; wc -c", stdin=True)
+    pid = started.pid
+    connection = UnixConnection(daemon.socket)
+    payload = {"process": {"pid": pid}, "input": {"stdin": base64.b64encode(bytes(1000000)).decode()}}
+    connection.request("POST", "/process.Process/SendInput", json.dumps(payload),
+                       sandbox.headers | {"Content-Type": "application/json"})  # fmt: skip
+    assert sandbox.text("echo ok") == "ok\n"
+    assert daemon.post(f"/sandboxes/{sandbox.id}/pause", {}).status == 204
+    assert started.finish().trailer is None
+    with pytest.raises(ConnectionError):
+        connection.getresponse()
+    connection.close()
+    assert daemon.post(f"/sandboxes/{sandbox.id}/connect", {"timeout": 60}).status == 201
+    attached = sandbox.attach(pid)
+    sandbox.rpc("CloseStdin", {"process": {"pid": pid}})
+    sandbox.text("touch go")
+    assert attached.finish().stdout == b"1000000\n"
