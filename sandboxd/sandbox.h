@@ -56,8 +56,8 @@ struct sandbox_wish {
     const json_t *envs;          /* object or NULL */
     int timeout_s;
     bool secure;
-    bool auto_pause;  /* the end of its time pauses it */
-    bool auto_resume; /* traffic resumes it */
+    bool auto_pause;       /* the end of its time pauses it */
+    bool auto_resume;      /* traffic resumes it */
     const json_t *network; /* checked by egress_new(), or NULL */
     bool without_internet; /* only what the operator allows, whatever the others have */
 };

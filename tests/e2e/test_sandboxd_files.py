@@ -59,7 +59,10 @@ def test_a_gzipped_form_is_unzipped(sandbox):
     assert sandbox.read("a").body == big and sandbox.read("b").body == b""
 
 
-@pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(b"x" * 1000)[:-5], gzip.compress(b"x") + b"y"])
+@pytest.mark.parametrize(
+    "body", [b"", b"no gzip", gzip.compress(b"x" * 1000)[:-5], gzip.compress(b"x") + b"y"],
+    ids=["empty", "none", "cut", "more behind it"],
+)  # fmt: skip
 def test_a_body_that_is_no_whole_gzip_is_400(sandbox, body):
     refused(put(sandbox, "g", body, {"Content-Encoding": "gzip"}), 400,
             "error decompressing request body: not gzip, or cut")  # fmt: skip
