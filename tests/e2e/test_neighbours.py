@@ -102,8 +102,9 @@ def cpu_used(daemon) -> dict[int, int]:
     return used
 
 
-def test_who_computes_for_long_yields_to_who_does_not(daemon):
+def test_who_computes_for_long_yields_to_who_does_not(start_daemon):
     """With cgroups: while a short task lasts, it gets several times what each of those gets that never pause."""
+    daemon = start_daemon(prefix=("taskset", "--cpu-list", "0"))  # so that there is something to share
     fifth = daemon.create()
     hogs = [daemon.create() for _ in range(3)]
     if not cpu_used(daemon):
