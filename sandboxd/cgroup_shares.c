@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* Who yields gets this part of what the others may have, and all that they leave. */
-#define YIELD_DIVISOR 16u
+#define YIELD_DIVISOR 50u
 /* Below this much in a period nobody is counted. */
 #define LOAD_MIN_US 2000u
 #define NS_PER_US   1000u

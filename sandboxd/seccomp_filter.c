@@ -103,12 +103,12 @@ static int refuse_families(scmp_filter_ctx filter)
     for (int family = 0; family <= FAMILY_LAST && result == 0; family++) {
         if (!has_family(family))
             result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                                      SCMP_A0(SCMP_CMP_EQ, (unsigned)family));
+                                      SCMP_A0(SCMP_CMP_EQ, (unsigned)family, 0));
     }
     /* The kernel looks at the low half only, we at all of it: what has a high half is above too. */
     if (result == 0)
         result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                                  SCMP_A0(SCMP_CMP_GT, FAMILY_LAST));
+                                  SCMP_A0(SCMP_CMP_GT, FAMILY_LAST, 0));
     return result;
 }
 

@@ -33,10 +33,11 @@ class Attack:
         self.sandbox = daemon.create()
         self.stream = self.sandbox.start(command)
         self.stream.next()
-        # By another process: a thread of ours would take turns with who measures.
+        # By another process: a thread of ours would take turns with who measures. A client of the real world has a
+        # machine of its own: this one gets what quiet_daemon() leaves.
         connection = self.stream.connection.sock or self.stream.response.fp.raw._sock
         connection.settimeout(None)
-        self.reader = subprocess.Popen(["cat"], stdin=connection, stdout=subprocess.DEVNULL)
+        self.reader = subprocess.Popen(["nice", "-n", "15", "cat"], stdin=connection, stdout=subprocess.DEVNULL)
 
     def end(self):
         assert self.sandbox.kill().status == 204
@@ -68,13 +69,13 @@ def latency_ms(sandbox: Sandbox) -> float:
     return (time.monotonic() - started) * 1000
 
 
-def compare(daemon, attacks: list[str]) -> tuple[list[float], list[float]]:
-    """Latencies of a sandbox alone and attacked, in turns."""
+def compare(daemon) -> tuple[list[float], list[float]]:
+    """Latencies of a sandbox alone and attacked by all, in turns."""
     fifth = daemon.create()
     alone, attacked = [], []
     for _ in range(ROUNDS):
         alone += [latency_ms(fifth) for _ in range(COMMANDS)]
-        running = [Attack(daemon, command) for command in attacks]
+        running = [Attack(daemon, command) for command in ATTACKS.values()]
         time.sleep(UNFOLD_SECONDS)
         attacked += [latency_ms(fifth) for _ in range(COMMANDS)]
         for attack in running:
@@ -83,19 +84,11 @@ def compare(daemon, attacks: list[str]) -> tuple[list[float], list[float]]:
     return alone, attacked
 
 
-def judge(name: str, alone: list[float], attacked: list[float]) -> None:
-    before, during = statistics.median(alone), statistics.median(attacked)
-    print(json.dumps({name: {"alone_ms": round(before, 1), "attacked_ms": round(during, 1)}}))
-    assert during <= before * FACTOR_MAX + TICK_MS * SLOW, (name, sorted(alone), sorted(attacked))
-
-
-@pytest.mark.parametrize("name", ATTACKS)
-def test_one_attacker_hurts_no_neighbour(quiet_daemon, name):
-    judge(name, *compare(quiet_daemon, [ATTACKS[name]]))
-
-
 def test_four_attackers_together_hurt_no_neighbour(quiet_daemon):
-    judge("all", *compare(quiet_daemon, list(ATTACKS.values())))
+    alone, attacked = compare(quiet_daemon)
+    before, during = statistics.median(alone), statistics.median(attacked)
+    print(json.dumps({"alone_ms": round(before, 1), "attacked_ms": round(during, 1)}))
+    assert during <= before * FACTOR_MAX + TICK_MS * SLOW, (sorted(alone), sorted(attacked))
 
 
 def cpu_used(daemon) -> dict[int, int]:
@@ -109,8 +102,9 @@ def cpu_used(daemon) -> dict[int, int]:
     return used
 
 
-def test_who_computes_for_long_yields_to_who_does_not(daemon):
+def test_who_computes_for_long_yields_to_who_does_not(start_daemon):
     """With cgroups: while a short task lasts, it gets several times what each of those gets that never pause."""
+    daemon = start_daemon(prefix=("taskset", "--cpu-list", "0"))  # so that there is something to share
     fifth = daemon.create()
     hogs = [daemon.create() for _ in range(3)]
     if not cpu_used(daemon):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import procfs
-from sandboxd_client import SLOW, wait_for
+from sandboxd_client import BUILD, SLOW, wait_for
 
 # The promise is 1,000; by default fewer, so that the suite stays short.
 CYCLES = int(os.environ.get("SANDSTORM_SANDBOX_CYCLES", "60"))
@@ -181,7 +181,8 @@ def test_cycles_of_create_run_and_kill_leave_nothing(daemon):
     print(json.dumps({"cycles": CYCLES, "create_and_first_command_ms": round(statistics.median(firsts) * 1000, 1),
                       "own_kib": [sizes[0], max(sizes), sizes[-1]]}))  # fmt: skip
     wait_for(lambda: everything(daemon) == first, "everything as before")
-    assert sizes[-1] - sizes[0] < 256 * SLOW
+    # A sanitizer keeps freed memory, up to its own limit, and looks for leaks itself.
+    assert sizes[-1] - sizes[0] < (64 * 1024 if "san-" in BUILD.name else 256)
     assert statistics.median(firsts) < 0.060 * SLOW
 
 
