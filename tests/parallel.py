@@ -15,8 +15,10 @@ from xdist.scheduler import LoadScopeScheduling
 TESTS = Path(__file__).resolve().parent
 ALONE = "alone"
 GROUP_MAX = 16
-# What begins to run early so that nothing long is left for the end: cmocka programs under valgrind.
-FIRST = "unit/"
+# cmocka programs compute all the time, under valgrind for long. One is dealt with so many tests that wait: nothing long is
+# left for the end, and not all of them compute at once.
+COMPUTES = "unit/"
+WAITING_PER_COMPUTING = 20
 
 
 def shares_something(item: pytest.Item) -> bool:
@@ -40,6 +42,17 @@ def unit_names(items: list[pytest.Item]) -> dict[str, str]:
         else:
             names[item.nodeid] = item.nodeid
     return names
+
+
+def in_turn(ids: list[str]) -> list[str]:
+    """The order in which tests are dealt."""
+    computing = [nodeid for nodeid in ids if nodeid.startswith(COMPUTES)]
+    waiting = [nodeid for nodeid in ids if not nodeid.startswith(COMPUTES)]
+    dealt = []
+    for nodeid in computing:
+        dealt += [nodeid, *waiting[:WAITING_PER_COMPUTING]]
+        del waiting[:WAITING_PER_COMPUTING]
+    return dealt + waiting
 
 
 def write_plan(path: Path, items: list[pytest.Item]) -> None:
@@ -69,7 +82,7 @@ class AloneLast(LoadScopeScheduling):
         if self.collection is None and self._check_nodes_have_same_collection():
             self.collection = list(next(iter(self.registered_collections.values())))
             self._names = json.loads(self._plan.read_text())
-            for nodeid in sorted(self.collection, key=lambda nodeid: not nodeid.startswith(FIRST)):
+            for nodeid in in_turn(self.collection):
                 self.workqueue.setdefault(self._names[nodeid], {})[nodeid] = False
             self._held = self.workqueue.pop(ALONE, {})
         for node in self.nodes * 2:  # twice: a worker begins a test when it has the one after it

@@ -403,6 +403,7 @@ def test_skills(run, skills, rule):
     assert text(sandbox.files[SETTINGS]) == (BETAS_ON if has_skills else BETAS_OFF)
 
 
+@pytest.mark.alone
 def test_long_lists_of_names_do_not_hold_up_the_worker(run):
     """6.7: names are looked up, not searched for."""
     count = 40000

@@ -123,8 +123,8 @@ def test_only_trusted_proxies_are_believed(proxied):
 @pytest.mark.parametrize("first", [b"", b"PROXY TCP4 192.0.2.9"])
 def test_a_slow_header_is_closed_after_header_timeout(proxied, first):
     target = proxied("--header-timeout", "300ms")
+    begin = time.monotonic()
     with socket.create_connection(("127.0.0.1", target.port), timeout=deadline(10)) as connection:
-        begin = time.monotonic()
         connection.sendall(first)
         assert read_to_end(connection) == b""
         assert 0.2 < seconds_since(begin) < deadline(3)
