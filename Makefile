@@ -341,7 +341,7 @@ check-sdk: all deps-run deps-template
 	$(Q)$(MAKE) --no-print-directory $(SDK)/venv/.stamp $(SDK_PACKAGES:%=$(SDK)/%/.stamp)
 	$(Q)node=node; if ! node -e "$(SDK_NODE_IS_OK)"; then \
 		$(MAKE) --no-print-directory $(SDK)/node/.stamp && node=$(SDK)/node/node_modules/.bin/node || exit 1; fi; \
-	SANDSTORM_NODE=$$node SANDSTORM_BUILD=$(BUILD) $(SDK)/venv/bin/python -m pytest tests/conformance $(PYTEST_ARGS)
+	SANDSTORM_NODE=$$node SANDSTORM_BUILD=$(BUILD) $(SDK)/venv/bin/python -m pytest --confcutdir=tests/conformance tests/conformance $(PYTEST_ARGS)
 
 # --- bench --------------------------------------------------------------------------------------
 # BENCH_ARGS: of tests/bench/relay.py, as in BENCH_ARGS='--rounds 1 --streams 1000'.

@@ -110,6 +110,8 @@ void exchange_cut(struct exchange *exchange)
     struct evhttp_connection *connection = exchange->connection;
 
     reset(connection);
+    /* Its events go before its descriptor: others may have references to the bufferevent, and evhttp only closes. */
+    bufferevent_disable(evhttp_connection_get_bufferevent(connection), EV_READ | EV_WRITE);
     evhttp_connection_set_closecb(connection, NULL, NULL);
     exchange_free(exchange);
     evhttp_connection_free(connection);

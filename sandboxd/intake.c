@@ -38,6 +38,7 @@ struct intake {
     struct event_base *base;
     struct bufferevent *peer; /* evhttp's, with a reference of ours */
     enum intake_state state;
+    struct event *check;  /* after its output ran dry: evhttp may have let it go */
     bool is_busy;         /* the input is changed by us */
     struct evbuffer *raw; /* what has come and has no place yet */
     struct body_framing framing;
@@ -66,6 +67,7 @@ static void intake_free(struct intake *intake)
 {
     if (intake->readable != NULL)
         event_free(intake->readable);
+    event_free(intake->check);
     evbuffer_free(intake->raw);
     bufferevent_decref(intake->peer);
     free(intake);
@@ -306,6 +308,31 @@ static void sweep(struct intake_table *table)
     }
 }
 
+/*
+ * Right after the callback in which evhttp may have closed the socket, before any other: our reference keeps the
+ * bufferevent's events, and on the next descriptor of that number libevent would take them for its own.
+ */
+static void on_check(evutil_socket_t fd, short what, void *arg)
+{
+    struct intake *intake = arg;
+
+    (void)fd;
+    (void)what;
+    if (intake->state == INTAKE_READING || !is_abandoned(intake))
+        return;
+    LIST_REMOVE(intake, next);
+    intake_free(intake);
+}
+
+/* An answer is out: evhttp closes the connection after the last. */
+static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *arg)
+{
+    struct intake *intake = arg;
+
+    if (info->n_deleted > 0 && evbuffer_get_length(output) == 0)
+        event_active(intake->check, 0, 0);
+}
+
 /* evhttp has accepted a connection and wants its bufferevent. */
 static struct bufferevent *on_accept(struct event_base *base, void *arg)
 {
@@ -316,8 +343,11 @@ static struct bufferevent *on_accept(struct event_base *base, void *arg)
     intake->base = table->base;
     intake->peer = bufferevent_socket_new(base, -1, 0);
     intake->raw = evbuffer_new();
-    if (intake->peer == NULL || intake->raw == NULL ||
-        evbuffer_add_cb(bufferevent_get_input(intake->peer), on_input, intake) == NULL)
+    intake->check = event_new(base, -1, 0, on_check, intake);
+    if (intake->peer == NULL || intake->raw == NULL || intake->check == NULL ||
+        event_priority_set(intake->check, INTAKE_PRIORITY) < 0 ||
+        evbuffer_add_cb(bufferevent_get_input(intake->peer), on_input, intake) == NULL ||
+        evbuffer_add_cb(bufferevent_get_output(intake->peer), on_output, intake) == NULL)
         log_panic("out of memory");
     bufferevent_incref(intake->peer);
     LIST_INSERT_HEAD(bucket(table, intake->peer), intake, next);

@@ -14,6 +14,10 @@
 #include <event2/http.h>
 #include <stdbool.h>
 
+/* The base needs two priorities, and this one is for us. */
+#define INTAKE_PRIORITIES 2
+#define INTAKE_PRIORITY   0
+
 struct intake_table; /* of a server's connections */
 struct intake;       /* of one connection */
 

@@ -4,6 +4,7 @@
 #include "sandboxd/check.h"
 #include "sandboxd/daemon.h"
 #include "sandboxd/gate.h"
+#include "sandboxd/intake.h"
 #include "sandboxd/listen.h"
 #include "sandboxd/options.h"
 #include "sandboxd/process.h"
@@ -185,7 +186,8 @@ static bool program_init(struct program *program)
     /* Whatever a sandbox leaves behind when bwrap is killed comes to us to be reaped. */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     program->daemon.base = event_base_new();
-    if (program->daemon.base == NULL || !watch_signals(program) || !watch_owner(program)) {
+    if (program->daemon.base == NULL || event_base_priority_init(program->daemon.base, INTAKE_PRIORITIES) < 0 ||
+        !watch_signals(program) || !watch_owner(program)) {
         log_error("event loop: %s", strerror(errno));
         return false;
     }
