@@ -78,6 +78,10 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
             tls_stream_say_end(client->tls);
         shutdown(bufferevent_getfd(client->bufferevent), SHUT_WR);
     }
+    /* No handler has seen it: evhttp has answered by itself, and will not tell that it closes. TLS closes its socket.
+     */
+    if (is_taken && client->connection == NULL && client->tls == NULL)
+        server_suspect(client->server, client);
     if (client->access == NULL)
         return;
     access_sent(client->access, info->n_deleted);

@@ -43,9 +43,11 @@ struct client {
     uint64_t body_bytes;           /* counted by server_hold_body() for this request */
     struct client_watcher watcher; /* on_closed NULL: nobody watches */
     enum client_state state;
+    bool suspect; /* on the list of those that server_suspect() looks at */
     bool moving;  /* bytes held back go to evhttp: on_input() has seen them */
     bool freeing; /* evhttp_connection_free() of ours is on the stack */
     LIST_ENTRY(client) link;
+    LIST_ENTRY(client) suspects;
 };
 
 LIST_HEAD(client_list, client);
@@ -62,6 +64,12 @@ void server_return_body(struct server *server, uint64_t bytes);
 /* A connection begins and ends. */
 void server_enter(struct server *server, struct client *client);
 void server_leave(struct server *server, struct client *client);
+/*
+ * evhttp may be about to let it go without a word, and close the socket, while our reference keeps the bufferevent's
+ * events: on the next descriptor of that number they would take what comes for another. So it is looked at before any
+ * other callback runs.
+ */
+void server_suspect(struct server *server, struct client *client);
 /* The handler finds its client by the connection's descriptor. */
 void server_note_fd(struct server *server, int fd, struct client *client);
 void server_forget_fd(struct server *server, int fd, const struct client *client);

@@ -35,6 +35,8 @@ struct server {
     struct acceptor *acceptor; /* NULL before server_listen() */
     bool stopped;
     struct client_list clients;
+    struct client_list suspects;
+    struct event *check; /* of the suspects, before all other callbacks */
     struct client **by_fd;
     size_t by_fd_size;
 };
@@ -96,7 +98,31 @@ void server_enter(struct server *server, struct client *client)
 void server_leave(struct server *server, struct client *client)
 {
     LIST_REMOVE(client, link);
+    if (client->suspect)
+        LIST_REMOVE(client, suspects);
     acceptor_lost(server->acceptor);
+}
+
+void server_suspect(struct server *server, struct client *client)
+{
+    if (!client->suspect)
+        LIST_INSERT_HEAD(&server->suspects, client, suspects);
+    client->suspect = true;
+    event_active(server->check, 0, 0);
+}
+
+static void on_check(evutil_socket_t fd, short what, void *context)
+{
+    struct server *server = context;
+    struct client *client;
+
+    (void)fd;
+    (void)what;
+    while ((client = LIST_FIRST(&server->suspects)) != NULL) {
+        LIST_REMOVE(client, suspects);
+        client->suspect = false;
+        client_free_if_gone(client);
+    }
 }
 
 void server_note_fd(struct server *server, int fd, struct client *client)
@@ -333,13 +359,16 @@ struct server *server_new(struct event_base *base, const struct settings *settin
     if (server == NULL)
         return NULL;
     LIST_INIT(&server->clients);
+    LIST_INIT(&server->suspects);
     server->base = base;
     server->settings = settings;
     server->context = context;
     server->reception = reception_new(settings, routes, context);
     server->http = evhttp_new(base);
+    server->check = event_new(base, -1, 0, on_check, server);
     server->tls = tls_files != NULL ? tls_context_new(tls_files) : NULL;
-    if (server->reception == NULL || server->http == NULL || (tls_files != NULL && server->tls == NULL) ||
+    if (server->reception == NULL || server->http == NULL || server->check == NULL ||
+        event_priority_set(server->check, SERVER_PRIORITY) < 0 || (tls_files != NULL && server->tls == NULL) ||
         !access_log_open(settings, &server->access_log)) {
         server_free(server);
         return NULL;
@@ -405,6 +434,8 @@ void server_free(struct server *server)
         evhttp_free(server->http);
     while ((client = LIST_FIRST(&server->clients)) != NULL)
         client_free(client);
+    if (server->check != NULL)
+        event_free(server->check);
     acceptor_free(server->acceptor);
     reception_free(server->reception);
     SSL_CTX_free(server->tls);

@@ -47,6 +47,10 @@ struct route {
     bool (*is_stopping)(const void *context);
 };
 
+/* The base needs so many priorities; the first of them is the server's. */
+#define SERVER_PRIORITIES 2
+#define SERVER_PRIORITY   0
+
 /* routes ends with path NULL and stays with the caller. With tls_files, HTTPS is served; NULL: HTTP. */
 struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
                           const struct tls_files *tls_files, void *context) __attribute__((warn_unused_result));

@@ -261,7 +261,8 @@ static bool set_up(struct worker *worker)
     event_set_log_callback(on_libevent_log);
     srand48((long)getpid() ^ (long)monotonic_ms());
     worker->base = event_base_new();
-    if (worker->base == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+    if (worker->base == NULL || event_base_priority_init(worker->base, SERVER_PRIORITIES) < 0 ||
+        curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return false;
     worker->http = http_client_new(worker->base, &(struct http_client_options){.ca_file = context->settings->ca_file,
                                                                                .proxy = context->settings->proxy});

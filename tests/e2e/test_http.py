@@ -590,6 +590,18 @@ def test_a_silent_body_is_408_however_short_idle_connections_are_kept(start_serv
         assert status_of(connection.read_to_end()) == 408
 
 
+@pytest.mark.parametrize("request_line", [b"GET http://[/ HTTP/1.1", b"GET /health HTTP/1.1\r\nExpect: nothing"])
+def test_what_evhttp_refuses_by_itself_takes_nothing_of_another_run(start_server, request_line):
+    """It closes without a word; the next descriptor of that number is a connection to the sandbox service."""
+    server = start_server(workers=1)
+    with RawConnection(server) as asking:  # accepted before: no accept comes between
+        with RawConnection(server) as refused:
+            refused.send(request_line + b"\r\nHost: x\r\n\r\n")
+            assert status_of(refused.read_to_end()) in {400, 417}
+        asking.send(query_bytes(server, script(events=5000)))
+        assert asking.read_to_end().count(b'"seq"') == 5000
+
+
 def test_an_idle_connection_of_a_probe_is_closed_after_keepalive_timeout(start_server):
     server = start_server("--keepalive-timeout", "1")
     with RawConnection(server) as connection:
