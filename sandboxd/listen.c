@@ -78,20 +78,24 @@ const char *listen_parse(const char *text, struct listen_address *address)
 
 const char *listen_name(int fd, char out[static LISTEN_NAME_MAX_BYTES])
 {
-    struct sockaddr_storage bound = {0};
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&bound;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&bound;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } bound = {.v6 = {.sin6_family = AF_UNSPEC}};
     socklen_t length = sizeof bound;
-    char host[INET6_ADDRSTRLEN];
+    char host[INET6_ADDRSTRLEN] = "";
 
-    if (getsockname(fd, (struct sockaddr *)&bound, &length) < 0)
-        snprintf(out, LISTEN_NAME_MAX_BYTES, "?");
-    else if (bound.ss_family == AF_INET)
-        snprintf(out, LISTEN_NAME_MAX_BYTES, "%s:%u", inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host),
-                 ntohs(v4->sin_port));
-    else
-        snprintf(out, LISTEN_NAME_MAX_BYTES, "[%s]:%u", inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host),
-                 ntohs(v6->sin6_port));
+    snprintf(out, LISTEN_NAME_MAX_BYTES, "?");
+    if (getsockname(fd, &bound.any, &length) < 0)
+        return out;
+    if (bound.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &bound.v4.sin_addr, host, sizeof host);
+        snprintf(out, LISTEN_NAME_MAX_BYTES, "%s:%u", host, ntohs(bound.v4.sin_port));
+    } else if (bound.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &bound.v6.sin6_addr, host, sizeof host);
+        snprintf(out, LISTEN_NAME_MAX_BYTES, "[%s]:%u", host, ntohs(bound.v6.sin6_port));
+    }
     return out;
 }
 

@@ -84,6 +84,7 @@ def compare(daemon) -> tuple[list[float], list[float]]:
     return alone, attacked
 
 
+@pytest.mark.alone
 def test_four_attackers_together_hurt_no_neighbour(quiet_daemon):
     alone, attacked = compare(quiet_daemon)
     before, during = statistics.median(alone), statistics.median(attacked)
@@ -102,6 +103,7 @@ def cpu_used(daemon) -> dict[int, int]:
     return used
 
 
+@pytest.mark.alone
 def test_who_computes_for_long_yields_to_who_does_not(start_daemon):
     """With cgroups: while a short task lasts, it gets several times what each of those gets that never pause."""
     daemon = start_daemon(prefix=("taskset", "--cpu-list", "0"))  # so that there is something to share

@@ -65,6 +65,7 @@ def test_a_sandbox_has_a_group_with_the_limits_it_was_promised(start_daemon):
     wait_for(lambda: [g.name for g in our_groups(daemon.process.pid) if g.name.isdigit()] == [], "its group is gone")
 
 
+@pytest.mark.alone
 def test_the_memory_of_all_its_processes_is_limited(start_daemon):
     """Ten programs, each with less than the limit, do not get it ten times; the sandbox lives on."""
     daemon = start_daemon("--memory-mib", 256, "--disk-mib", 16)
@@ -92,6 +93,7 @@ def list_until_data(stream) -> set[str]:
     return kinds
 
 
+@pytest.mark.alone
 def test_cpu_time_is_bounded(start_daemon):
     daemon = start_daemon("--cpu-percent", 20)
     program = "import time; e = time.time() + 2\nwhile time.time() < e: pass\nprint(time.process_time())"
@@ -112,6 +114,7 @@ def test_what_every_process_is_limited_to(sandbox, controllers):
     assert sandbox.text("cat /proc/self/oom_score_adj") == "500\n"
 
 
+@pytest.mark.alone
 def test_output_that_nobody_hears_costs_little(daemon, sandbox):
     """A printer at full speed whose client has left: it runs on, slowly, and sandboxd has better things to do."""
     stream = sandbox.start("exec yes")
@@ -142,6 +145,7 @@ def output_position(daemon) -> int:
 # --- many, and nothing left ---
 
 
+@pytest.mark.alone
 def test_a_hundred_sandboxes_stand_at_once(daemon):
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         sandboxes = list(pool.map(lambda _: daemon.create(), range(100)))
@@ -165,6 +169,7 @@ def everything(daemon) -> dict:
 
 
 @pytest.mark.timeout(120 * SLOW + CYCLES)
+@pytest.mark.alone
 def test_cycles_of_create_run_and_kill_leave_nothing(daemon):
     first = everything(daemon)
     firsts, sizes = [], []
