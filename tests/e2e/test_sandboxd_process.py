@@ -163,11 +163,12 @@ def test_characters_are_never_torn_or_lost(sandbox):
 
 
 def test_stdin_is_written_and_closed(sandbox):
-    started = sandbox.start("cat", stdin=True)
+    started = sandbox.start("cat; until test -e over; do sleep 0.01; done", stdin=True)
     assert send(sandbox, started.pid, text=b"one ").json == {}
     assert send(sandbox, started.pid, text="zwei é".encode()).json == {}
     for _ in range(2):  # idempotent
         assert sandbox.rpc("CloseStdin", {"process": {"pid": started.pid}}).json == {}
+    sandbox.text("touch over")
     result = started.finish()
     assert (result.stdout.decode(), result.end) == ("one zwei é", OK)
 
@@ -221,13 +222,15 @@ def test_stdin_is_closed_after_what_was_sent_before(sandbox):
     assert started.finish().stdout == b"1000000\n"
 
 
-def test_a_write_in_flight_ends_with_the_sandbox(daemon):
+def test_a_write_in_flight_ends_with_the_sandbox(start_daemon):
+    daemon = start_daemon("--log-level", "debug")
     sandbox = daemon.create()
     started = sandbox.start("sleep 300", stdin=True)
     payload = {"process": {"pid": started.pid}, "input": {"stdin": base64.b64encode(bytes(1000000)).decode()}}
     connection = UnixConnection(daemon.socket)
     connection.request("POST", "/process.Process/SendInput", json.dumps(payload),
                        sandbox.headers | {"Content-Type": "application/json"})  # fmt: skip
+    wait_for(lambda: "request /process.Process/SendInput" in daemon.log, "the request to be taken")
     assert sandbox.text("echo ok") == "ok\n"
     assert sandbox.kill().status == 204
     with pytest.raises(ConnectionError):
