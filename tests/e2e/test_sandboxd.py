@@ -553,8 +553,12 @@ def test_it_works_for_an_ordinary_user(start_daemon, folder):
 def test_as_root_every_sandbox_has_a_host_uid_of_its_own(daemon):
     for _ in range(2):
         daemon.create().start("sleep 1000").next()
-    owners = {os.stat(f"/proc/{pid}").st_uid for pid in daemon.children if b"1000" in cmdline(pid)}
-    assert len(owners) == 2 and 0 not in owners
+
+    def owners() -> set[int]:
+        return {os.stat(f"/proc/{pid}").st_uid for pid in daemon.children if b"1000" in cmdline(pid)}
+
+    wait_for(lambda: len(owners()) == 2, "the two commands, each of a user of its own")
+    assert 0 not in owners()
     everybody = [pid for pid in children_of(daemon.process.pid) if b"bwrap" in cmdline(pid)]
     assert all("Uid:\t0" not in Path(f"/proc/{pid}/status").read_text() for pid in everybody)
 
