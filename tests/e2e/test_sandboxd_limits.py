@@ -19,8 +19,8 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 def our_groups(pid: int) -> list[Path]:
-    """Control groups of a sandboxd, in every hierarchy, its sandboxes' included."""
-    return [path for own in GROUPS.rglob(f"sandboxd.{pid}") for path in (own, *own.iterdir()) if path.is_dir()]
+    """Control groups of a sandboxd, in every hierarchy, its sandboxes' included. Those of others come and go meanwhile."""
+    return [Path(group) for group, _, _ in os.walk(GROUPS) if f"sandboxd.{pid}" in Path(group).parts]
 
 
 def groups_in_use(daemon) -> set[str]:
