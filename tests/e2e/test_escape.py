@@ -72,7 +72,7 @@ def own_address() -> str:
 
 def a_control_group() -> str:
     """A file by which processes change their group."""
-    return str(next(Path("/sys/fs/cgroup").rglob("cgroup.procs")))
+    return next(f"{group}/cgroup.procs" for group, _, files in os.walk("/sys/fs/cgroup") if "cgroup.procs" in files)
 
 
 @contextmanager
