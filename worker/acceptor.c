@@ -74,6 +74,13 @@ static void open_gate(struct gate *gate)
     timer_start(gate->turn, 0);
 }
 
+static void close_for_good(struct gate *gate)
+{
+    close_gate(gate);
+    close(evconnlistener_get_fd(gate->listener));
+    gate->closed = true;
+}
+
 static void on_ready(evutil_socket_t fd, short what, void *context)
 {
     struct gate *gate = context;
@@ -98,9 +105,7 @@ static void on_turn(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     if (gate->acceptor->stopping) {
-        close_gate(gate);
-        close(evconnlistener_get_fd(gate->listener));
-        gate->closed = true;
+        close_for_good(gate);
         return;
     }
     if (gate->stood_aside) {
@@ -183,14 +188,20 @@ void acceptor_free(struct acceptor *acceptor)
     free(acceptor);
 }
 
-void acceptor_stop(struct acceptor *acceptor)
+void acceptor_stop(struct acceptor *acceptor, bool take_waiting)
 {
     if (acceptor->stopping)
         return;
     acceptor->stopping = true;
     for (size_t i = 0; i < acceptor->count; i++) {
-        event_del(acceptor->gates[i].ready);
-        open_gate(&acceptor->gates[i]);
+        struct gate *gate = &acceptor->gates[i];
+
+        event_del(gate->ready);
+        event_del(gate->turn);
+        if (take_waiting)
+            open_gate(gate);
+        else
+            close_for_good(gate);
     }
 }
 

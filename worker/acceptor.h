@@ -27,10 +27,11 @@ struct acceptor *acceptor_new(struct event_base *base, struct evhttp *http, stru
 void acceptor_free(struct acceptor *acceptor);
 
 /*
- * Takes what waits on the sockets now, in the next turn of the loop, and closes them: connections in the queue of a
- * socket that its last process closes would be reset. Other processes keep theirs.
+ * Closes the sockets; other processes keep theirs. take_waiting: but first, in the next turn of the loop, takes what
+ * waits on them, since connections in the queue of a socket that its last process closes are reset. Not where others go
+ * on accepting: what they are to answer, with new settings, is theirs.
  */
-void acceptor_stop(struct acceptor *acceptor);
+void acceptor_stop(struct acceptor *acceptor, bool take_waiting);
 bool acceptor_is_closed(const struct acceptor *acceptor);
 
 /* Do the connections of this listening socket begin with a PROXY protocol header? */

@@ -389,10 +389,10 @@ bool server_listen(struct server *server, struct scoreboard *scoreboard, int slo
     return server->acceptor != NULL;
 }
 
-void server_stop_accepting(struct server *server)
+void server_stop_accepting(struct server *server, bool take_waiting)
 {
     server->stopped = true;
-    acceptor_stop(server->acceptor);
+    acceptor_stop(server->acceptor, take_waiting);
 }
 
 bool server_has_stopped_accepting(const struct server *server)

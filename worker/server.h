@@ -57,8 +57,11 @@ struct server *server_new(struct event_base *base, const struct settings *settin
 /* proxied: a bit for each socket; its connections begin with a PROXY protocol header. */
 bool server_listen(struct server *server, struct scoreboard *scoreboard, int slot, const int *listen_fds, size_t count,
                    uint64_t proxied) __attribute__((warn_unused_result));
-/* Takes what waits on the listening sockets and closes them; open connections go on. Probes lose their keep-alive. */
-void server_stop_accepting(struct server *server);
+/*
+ * Closes the listening sockets; take_waiting: after what waits on them was taken, because nobody else will. Open
+ * connections go on. Probes lose their keep-alive.
+ */
+void server_stop_accepting(struct server *server, bool take_waiting);
 /* Stopped, and nothing more will come. */
 bool server_has_stopped_accepting(const struct server *server);
 /* Frees what belonged to connections that evhttp has let go of unseen. To be called every second or so. */

@@ -91,7 +91,7 @@ static void drain(struct worker *worker)
         return;
     worker->phase = PHASE_DRAINING;
     atomic_store(&own_slot(worker)->state, WORKER_DRAINING);
-    server_stop_accepting(worker->server);
+    server_stop_accepting(worker->server, worker->routing.stopping);
     log_info("draining %zu runs, for up to %lld s", worker->host.run_count,
              (long long)(worker->context->settings->graceful_timeout_ms / 1000));
     timer_start(worker->phase_timer, worker->context->settings->graceful_timeout_ms);
