@@ -130,9 +130,10 @@ async def test_one_of_two_is_upgraded_drained_and_replaced_under_load(tmp_path, 
 
 async def test_haproxy_asks_the_other_one_where_one_is_full(tmp_path, start_server, double, client):
     """Also in the time until /ready tells that it is."""
-    one = start_server("--max-runs", 1, env={"SANDSTORM_INSTANCE": "one"})
+    one = start_server("--max-runs", 1, "--access-log", "stderr", env={"SANDSTORM_INSTANCE": "one"})
     two = start_server(env={"SANDSTORM_INSTANCE": "two"})
     with running_haproxy(tmp_path, one.port, two.port, check_every="1h") as haproxy:
+        await eventually_async(lambda: "/ready" in one.stderr, 20, "the one health check")
         async with open_query(client, one, script(events=2, hold="full", hold_after=1)) as stream:
             await stream.next_numbered()
             for _ in range(10):
