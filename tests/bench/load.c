@@ -8,6 +8,7 @@
  * far it is; the last one has "over":true and the distributions. Ends by itself, or on TERM. Exit 1 when an event was
  * lost, doubled, out of order or another's, or a stream did not end as it should.
  */
+#include "tests/bench/program.h"
 #include "tests/bench/wire.h"
 
 #include <errno.h>
@@ -18,13 +19,11 @@
 #include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/resource.h>
 
 #define RAMP_STEP_MS   10
 #define RUN_HEADER     "\r\nX-Sandstorm-Run-Id: "
@@ -76,15 +75,6 @@ struct stream {
     bool has_result;
     struct evbuffer *text; /* of events that are not complete yet */
 };
-
-static void *must(void *pointer)
-{
-    if (pointer == NULL) {
-        fprintf(stderr, "load: out of memory\n");
-        exit(EXIT_FAILURE);
-    }
-    return pointer;
-}
 
 /* --- distributions ------------------------------------------------------------------------------------- */
 
@@ -359,27 +349,7 @@ static void on_reset(evutil_socket_t fd, short what, void *context)
     memset(&seen.latency, 0, sizeof seen.latency);
 }
 
-static void on_signal(evutil_socket_t fd, short what, void *context)
-{
-    (void)fd;
-    (void)what;
-    (void)context;
-    event_base_loopbreak(base);
-}
-
 /* --- start --------------------------------------------------------------------------------------------- */
-
-static uint64_t number(const char *text)
-{
-    char *end;
-    unsigned long long value = strtoull(text, &end, 10);
-
-    if (end == text || *end != '\0') {
-        fprintf(stderr, "load: %s is no number\n", text);
-        exit(2);
-    }
-    return value;
-}
 
 static void read_options(int argc, char *argv[])
 {
@@ -401,9 +371,9 @@ static void read_options(int argc, char *argv[])
         if (letter == 'u')
             options.path = optarg;
         else if (letter == 'p')
-            options.port = (int)number(optarg);
+            options.port = (int)program_number(optarg);
         else
-            *numbers[letter] = number(optarg);
+            *numbers[letter] = program_number(optarg);
     }
     if (options.port == 0 || options.ramp == 0) {
         fprintf(stderr, "load: --port is needed, --ramp is not 0\n");
@@ -420,27 +390,16 @@ static struct event *every(int ms, event_callback_fn callback)
     return event;
 }
 
-static void catch_signal(int number_of_signal, event_callback_fn callback)
-{
-    event_add(must(evsignal_new(base, number_of_signal, callback, NULL)), NULL);
-}
-
 int main(int argc, char *argv[])
 {
     const struct timeval tick = {.tv_usec = 100000};
-    struct rlimit limit;
 
     read_options(argc, argv);
-    signal(SIGPIPE, SIG_IGN);
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    base = must(event_base_new());
+    base = program_loop();
     if (options.read_rate > 0)
         read_limit = must(ev_token_bucket_cfg_new(options.read_rate / 10 + 1, options.read_rate / 10 + 1,
                                                   EV_RATE_LIMIT_MAX, EV_RATE_LIMIT_MAX, &tick));
-    catch_signal(SIGTERM, on_signal);
-    catch_signal(SIGUSR1, on_reset);
+    program_catch(base, SIGUSR1, on_reset);
     begun_us = wire_now_us();
     ramp_timer = every(RAMP_STEP_MS, on_ramp);
     every(1000, on_second);

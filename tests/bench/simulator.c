@@ -11,6 +11,7 @@
  *
  * A sandbox's id holds its run's: there is no table to look into.
  */
+#include "tests/bench/program.h"
 #include "tests/bench/wire.h"
 
 #include <errno.h>
@@ -23,13 +24,11 @@
 #include <netinet/tcp.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/resource.h>
 
 #define HEAD_MAX_BYTES 8192
 #define LINE_MAX_BYTES 65536
@@ -82,13 +81,6 @@ static _Noreturn void fail(const char *what)
 {
     fprintf(stderr, "simulator: %s: %s\n", what, strerror(errno));
     exit(EXIT_FAILURE);
-}
-
-static void *must(void *pointer)
-{
-    if (pointer == NULL)
-        fail("out of memory");
-    return pointer;
 }
 
 static void wait_us(struct event *timer, uint64_t us)
@@ -474,27 +466,7 @@ static void on_accept_error(struct evconnlistener *listener, void *context)
     fail("accept");
 }
 
-static void on_signal(evutil_socket_t fd, short what, void *context)
-{
-    (void)fd;
-    (void)what;
-    (void)context;
-    event_base_loopbreak(base);
-}
-
 /* --- start --------------------------------------------------------------------------------------------- */
-
-static uint64_t number(const char *text)
-{
-    char *end;
-    unsigned long long value = strtoull(text, &end, 10);
-
-    if (end == text || *end != '\0') {
-        fprintf(stderr, "simulator: %s is no number\n", text);
-        exit(2);
-    }
-    return value;
-}
 
 static void read_options(int argc, char *argv[])
 {
@@ -508,19 +480,19 @@ static void read_options(int argc, char *argv[])
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (letter) {
         case 'p':
-            options.port = (int)number(optarg);
+            options.port = (int)program_number(optarg);
             break;
         case 'e':
-            options.events = number(optarg);
+            options.events = program_number(optarg);
             break;
         case 'b':
-            options.bytes = number(optarg);
+            options.bytes = program_number(optarg);
             break;
         case 'i':
-            options.interval_us = number(optarg);
+            options.interval_us = program_number(optarg);
             break;
         case 'd':
-            options.delay_ms = (int)number(optarg);
+            options.delay_ms = (int)program_number(optarg);
             break;
         case 'c':
             options.tls_cert = optarg;
@@ -551,19 +523,11 @@ static void read_certificate(void)
 int main(int argc, char *argv[])
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct rlimit limit;
     struct evconnlistener *listener;
-    struct event *ended;
 
     read_options(argc, argv);
     read_certificate();
-    signal(SIGPIPE, SIG_IGN);
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    base = must(event_base_new());
-    ended = must(evsignal_new(base, SIGTERM, on_signal, NULL));
-    event_add(ended, NULL);
+    base = program_loop();
     address.sin_port = htons((uint16_t)options.port);
     listener = evconnlistener_new_bind(base, on_accept, NULL, LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_FREE, LISTEN_BACKLOG,
                                        (struct sockaddr *)(void *)&address, sizeof address);
