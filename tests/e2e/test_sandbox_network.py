@@ -9,11 +9,12 @@ import re
 import shutil
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from harness import procfs
-from sandboxd_client import Daemon, wait_for
+from sandboxd_client import running_daemons, wait_for
 from two_machines import HERE, HERE_V6, THERE, THERE_V6, TwoMachines
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes machines of namespaces")
@@ -90,25 +91,10 @@ def machines(tmp_path_factory):
 
 
 @pytest.fixture
-def start(machines, tmp_path_factory):
+def start(machines, folder):
     """Starts daemons on the machine "here"; each must end well."""
-    started, folders = [], []
-
-    def start_daemon(*args) -> Daemon:
-        folders.append(tmp_path_factory.mktemp("d"))
-        started.append(Daemon(folders[-1], *args, prefix=machines.here.enter))
-        return started[-1]
-
-    try:
-        yield start_daemon
-        for daemon in started:
-            daemon.stop()
-            assert "Sanitizer" not in daemon.log and "panic" not in daemon.log, daemon.log
-    finally:
-        for daemon in started:
-            daemon.destroy()
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+    with running_daemons(folder) as start_daemon:
+        yield partial(start_daemon, prefix=machines.here.enter)
 
 
 def new_sandbox(daemon, **fields):

@@ -70,18 +70,14 @@ def let_close(daemon, request: bytes) -> None:
             pass
 
 
-def test_after_an_answer_that_closed_its_connection(daemon, asking):
+@pytest.mark.parametrize(
+    "request_bytes", [b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"no HTTP\r\n\r\n"],
+    ids=["answered", "refused by evhttp itself"],
+)  # fmt: skip
+def test_after_a_connection_that_was_closed(daemon, asking, request_bytes):
     created = asking.create()
     for _ in range(5):
-        let_close(daemon, b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert asking.is_heard(created)
-    asking.delete(created)
-
-
-def test_after_a_refusal_of_evhttps_own(daemon, asking):
-    created = asking.create()
-    for _ in range(5):
-        let_close(daemon, b"no HTTP\r\n\r\n")
+        let_close(daemon, request_bytes)
         assert asking.is_heard(created)
     asking.delete(created)
 
