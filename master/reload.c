@@ -119,18 +119,20 @@ static void attempt(struct master *master, char *reason, size_t size)
 
 static void begin(struct master *master)
 {
-    char own[ANNOUNCE_NOTICE_MAX_BYTES], *shared;
+    char own[ANNOUNCE_NOTICE_MAX_BYTES], *reason;
 
     master->reload_wanted = false;
     log_info("reloading");
     notify_reloading();
     /* A child checks part of it, and has its reasons. */
-    shared = mmap(NULL, sizeof own, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    attempt(master, shared != MAP_FAILED ? shared : own, sizeof own);
+    reason = mmap(NULL, sizeof own, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (reason == MAP_FAILED)
+        reason = own;
+    attempt(master, reason, sizeof own);
     if (master->next == NULL)
-        refuse(master, shared != MAP_FAILED ? shared : own);
-    if (shared != MAP_FAILED)
-        munmap(shared, sizeof own);
+        refuse(master, reason);
+    if (reason != own)
+        munmap(reason, sizeof own);
 }
 
 /* A worker of the new generation died before it was ready. Those that began to serve end in peace. */
