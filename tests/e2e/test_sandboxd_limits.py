@@ -191,6 +191,7 @@ def test_cycles_of_create_run_and_kill_leave_nothing(daemon):
     assert statistics.median(firsts) < 0.060 * SLOW
 
 
+@pytest.mark.alone  # the next sandboxd is of this test, not of another that starts meanwhile
 def test_the_next_sandboxd_removes_what_a_killed_one_left(start_daemon):
     killed, neighbour = start_daemon(), start_daemon()
     for daemon in (killed, neighbour):
