@@ -47,6 +47,16 @@ struct worker_slot {
 #define SCOREBOARD_SERIAL_SLOT(serial) ((unsigned)((serial) % SCOREBOARD_SLOTS_MAX))
 #define SCOREBOARD_INSTANCE_MAX_BYTES  64
 
+/* Cron triggers of an instance. */
+#define SCOREBOARD_SCHEDULES_MAX 64
+
+/* What became of a cron trigger: it outlives the worker that fires it. */
+struct schedule_slot {
+    atomic_uint_least64_t key;    /* of its name and schedule; 0: nobody's */
+    atomic_int_least64_t fired_s; /* the newest instant that was fired or skipped: CLOCK_REALTIME */
+    atomic_uint_least64_t run_id; /* of the run of the last one that was fired; 0: none */
+};
+
 /* What the mapping is sized from. */
 struct scoreboard_sizes {
     unsigned max_runs;
@@ -69,6 +79,7 @@ struct scoreboard {
     atomic_int_least64_t service_known_ms;
     atomic_int_least64_t reconcile_due_ms; /* when a worker looks next for sandboxes that no run knows; 0: never yet */
     atomic_int_least64_t service_asked_ms; /* until when a worker asks it, and no other does */
+    struct schedule_slot schedules[SCOREBOARD_SCHEDULES_MAX];
     struct worker_slot slots[SCOREBOARD_SLOTS_MAX];
     alignas(128) atomic_uint ended_runs;  /* remembered */
     atomic_uint_least64_t run_admissions; /* these two number what happened, from 1 on */

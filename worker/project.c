@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "worker/coerce.h"
 #include "worker/json_text.h"
+#include "worker/trigger.h"
 #include "worker/utf8.h"
 
 #include <curl/curl.h>
@@ -242,11 +243,9 @@ static void take_webhook_url(struct taking *taking)
 {
     json_t *text = read_word(taking->value);
 
+    taking->project->webhook_url = text;
     if (text == NULL || !is_web_url(json_string_value(text)))
         fault(taking, "must be an http or https URL");
-    else
-        warn(taking, "webhook_url", "has no effect: this version registers no webhook");
-    json_decref(text);
 }
 
 /* Whether it exists is the project directory's to see. */
@@ -257,12 +256,19 @@ static void take_skills_dir(struct taking *taking)
         fault(taking, type_of(taking) == JSON_TEXT_STRING ? "must not hold NUL" : "must be a string");
 }
 
+/* Whether the variables of their secrets are set is seen where they are used. */
 static void take_triggers(struct taking *taking)
 {
-    if (type_of(taking) != JSON_TEXT_ARRAY)
+    struct trigger_set *set;
+
+    if (type_of(taking) != JSON_TEXT_ARRAY) {
         fault(taking, "must be an array");
-    else
-        warn(taking, "triggers", "have no effect: this version runs no triggers");
+        return;
+    }
+    set = trigger_set_parse(taking->value, NULL, taking->faults);
+    taking->failed = taking->failed || set == NULL;
+    trigger_set_free(set);
+    taking->project->triggers = json_text_verbatim(NULL, taking->value, NULL);
 }
 
 static void take_channels(struct taking *taking)
@@ -416,5 +422,7 @@ void project_unref(struct project *project)
     json_decref(project->mcp_servers);
     json_decref(project->skills_dir);
     json_decref(project->allowed_tools);
+    json_decref(project->triggers);
+    json_decref(project->webhook_url);
     free(project);
 }

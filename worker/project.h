@@ -7,6 +7,7 @@
 #define WORKER_PROJECT_H
 
 #include "common/settings.h"
+#include "worker/project_faults.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -30,13 +31,9 @@ struct project {
     json_t *skills_dir;           /* string, as written */
     bool template_skills;
     json_t *allowed_tools;       /* array of strings */
+    json_t *triggers;            /* JSON text of an array that trigger_set_parse() takes */
+    json_t *webhook_url;         /* string: http or https */
     enum runtime_choice runtime; /* of runtime.provider; RUNTIME_AUTO: absent */
-};
-
-/* What is wrong with a file, one call each; field is "" for the whole. Warnings do not spoil it. */
-struct project_faults {
-    void (*on_fault)(void *context, bool is_warning, const char *field, const char *reason);
-    void *context;
 };
 
 /* Pure. NULL when the text is not a valid configuration, after at least one fault that is not a warning. */
