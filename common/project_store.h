@@ -29,6 +29,10 @@ void project_store_put(struct project_store *store, const char *text, size_t len
  */
 bool project_store_get(struct project_store *store, char **text, size_t *length) __attribute__((warn_unused_result));
 
+/* As project_store_get() of what was put first: what a generation does not change while it lives. */
+bool project_store_get_first(struct project_store *store, char **text, size_t *length)
+    __attribute__((warn_unused_result));
+
 /*
  * Is it news? True for the first process that asks with this number in a row: the one who tells the log of a version of
  * the file, good or bad. Numbers are not 0.

@@ -90,7 +90,7 @@ bool adopt_master(struct master *master, const struct handover *handover)
         return false;
     if (handover->has_runtime && (master->runtime = runtime_adopt(settings, &handover->runtime)) == NULL)
         return false;
-    if (!preflight_check_project(settings, master->store, &master->privileges) ||
+    if (!preflight_check_project(master->load, master->store, &master->privileges) ||
         !preflight_raise_descriptors(settings->max_runs))
         log_warn("the workers of before go on with the settings they have");
     if (!adopt_generation(master, handover))

@@ -64,7 +64,7 @@ static int check(const struct settings_load *load)
     if (!preflight_check(settings))
         good = false;
 
-    if (store == NULL || !preflight_check_project(settings, store, &privileges))
+    if (store == NULL || !preflight_check_project(load, store, &privileges))
         good = false;
     if (!preflight_raise_descriptors(settings->max_runs))
         good = false;

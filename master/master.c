@@ -367,7 +367,7 @@ static bool prepare(struct master *master)
     master->store = project_store_new();
     if (!privileges_are_told(settings) || !privileges_resolve(&master->privileges, settings) || master->store == NULL ||
         !master_open_signals(master) || !log_use_file(settings->log_file) || !preflight_check(settings) ||
-        !preflight_check_project(settings, master->store, &master->privileges) ||
+        !preflight_check_project(master->load, master->store, &master->privileges) ||
         !preflight_raise_descriptors(settings->max_runs) || !listeners_open(&master->listeners, settings, NULL) ||
         !pid_file_is_free(settings->pid_file) || !state_dir_open(&master->state_dir, settings->state_dir) ||
         !name_instance(master))

@@ -33,9 +33,10 @@ bool preflight_wants_local_runtime(const struct settings *settings, const struct
 }
 
 /* A file system that hangs must not hang the master: the alarm ends the child. */
-static _Noreturn void check_project_and_exit(const struct settings *settings, struct project_store *store,
+static _Noreturn void check_project_and_exit(const struct settings_load *load, struct project_store *store,
                                              const struct privileges *privileges)
 {
+    const struct settings *settings = settings_load_values(load);
     struct tls_files *files = NULL;
     bool good, has_files;
     sigset_t none;
@@ -46,21 +47,21 @@ static _Noreturn void check_project_and_exit(const struct settings *settings, st
     alarm(PROJECT_CHECK_MAX_S);
     has_files = tls_files_read(settings, &files); /* the master reads them */
     privileges_enter(privileges);
-    good = worker_check_project(settings->project_dir, store);
+    good = worker_check_project(settings->project_dir, settings_load_environment(load), store);
     good = has_files && worker_check_tls(files) && good;
     tls_files_free(files);
     good = worker_check_upstream(settings) && good;
     _exit(good ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
-bool preflight_check_project(const struct settings *settings, struct project_store *store,
+bool preflight_check_project(const struct settings_load *load, struct project_store *store,
                              const struct privileges *privileges)
 {
     pid_t pid = fork();
     int status;
 
     if (pid == 0)
-        check_project_and_exit(settings, store, privileges);
+        check_project_and_exit(load, store, privileges);
     if (pid < 0) {
         log_error("cannot check the project: %s", strerror(errno));
         return false;
@@ -68,7 +69,7 @@ bool preflight_check_project(const struct settings *settings, struct project_sto
     if (!child_wait(pid, &status))
         return false;
     if (WIFSIGNALED(status))
-        log_error("cannot check the project in %s: %s", settings->project_dir,
+        log_error("cannot check the project in %s: %s", settings_load_values(load)->project_dir,
                   WTERMSIG(status) == SIGALRM ? "it took too long" : strsignal(WTERMSIG(status)));
     return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS;
 }

@@ -20,7 +20,7 @@ bool preflight_check(const struct settings *settings) __attribute__((warn_unused
  * The project directory and the files for TLS, checked by a child, since their formats are the workers' business. What
  * is good is in the store then. Waits for the child, 10 s at most.
  */
-bool preflight_check_project(const struct settings *settings, struct project_store *store,
+bool preflight_check_project(const struct settings_load *load, struct project_store *store,
                              const struct privileges *privileges) __attribute__((warn_unused_result));
 
 /* Raises RLIMIT_NOFILE to the hard limit and refuses max_runs that would not fit into one worker. */

@@ -65,7 +65,7 @@ static bool may_reload(const struct master *master, const struct settings_load *
         return false;
     }
     return preflight_check(settings_load_values(load)) &&
-           preflight_check_project(settings_load_values(load), store, &master->privileges) &&
+           preflight_check_project(load, store, &master->privileges) &&
            has_runtime_for(master, load, store);
 }
 

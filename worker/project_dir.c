@@ -31,7 +31,9 @@ struct project_dir {
     bool is_current;
     struct environment_file *environment;
     struct skill_tree *skills;
-    char *skills_path; /* of the tree; "" when there is none */
+    char *skills_path;     /* of the tree; "" when there is none */
+    struct project *first; /* that this generation began with: its triggers and webhook count */
+    struct trigger_set *triggers;
 };
 
 /* --- the file -------------------------------------------------------------------------------------------- */
@@ -198,8 +200,28 @@ static struct project *take_store(const char *path, struct project_store *store,
     return project;
 }
 
-bool project_dir_check(const char *path, struct project_store *store)
+/* Warnings were told when the file was taken. */
+static void on_trigger_fault(void *context, bool is_warning, const char *field, const char *reason)
 {
+    if (!is_warning)
+        on_fault(context, false, field, reason);
+}
+
+/* The triggers of a version, with their secrets. NULL after faults were told. */
+static struct trigger_set *make_triggers(const struct project *project, const struct environment *environment,
+                                         struct reporting *reporting)
+{
+    const struct project_faults faults = {.on_fault = on_trigger_fault, .context = reporting};
+    const char none[] = "[]";
+    struct json_text array =
+        project->triggers != NULL ? json_text_of(project->triggers) : (struct json_text){none, sizeof none - 1};
+
+    return trigger_set_parse(array, environment, &faults);
+}
+
+bool project_dir_check(const char *path, const struct environment *environment, struct project_store *store)
+{
+    struct trigger_set *triggers;
     char file[PATH_MAX];
     struct reporting reporting = {.file = file, .starting = true};
     struct version version;
@@ -215,8 +237,10 @@ bool project_dir_check(const char *path, struct project_store *store)
     if (project == NULL)
         return false;
     (void)!project_store_is_news(store, number_of(&version)); /* told */
+    triggers = make_triggers(project, environment, &reporting);
     project_unref(project);
-    return true;
+    trigger_set_free(triggers);
+    return triggers != NULL;
 }
 
 enum runtime_choice project_dir_runtime(const struct project_dir *dir)
@@ -250,6 +274,24 @@ static void use(struct project_dir *dir, struct project *project)
     dir->skills_path = skills;
 }
 
+static bool same_text(const json_t *left, const json_t *right)
+{
+    return left == right || (left != NULL && right != NULL && json_equal(left, right));
+}
+
+/* What stays as it was when this generation began. */
+static void warn_of_changes(const struct project_dir *dir, const struct project *project)
+{
+    static const char text[] = "a change takes effect with a reload";
+
+    if (project->runtime != project_dir_runtime(dir))
+        log_warn("%s: runtime: %s", dir->file, text);
+    if (!same_text(project->triggers, dir->first->triggers))
+        log_warn("%s: triggers: %s", dir->file, text);
+    if (!same_text(project->webhook_url, dir->first->webhook_url))
+        log_warn("%s: webhook_url: %s", dir->file, text);
+}
+
 /* Looks at the file, and takes a version that was not there at the last look. */
 static void refresh(struct project_dir *dir)
 {
@@ -273,8 +315,8 @@ static void refresh(struct project_dir *dir)
         return;
     if (!reporting.quiet)
         log_info("%s: a new version is in use", dir->file);
-    if (!reporting.quiet && project->runtime != project_dir_runtime(dir))
-        log_warn("%s: runtime: a change takes effect with a reload", dir->file);
+    if (!reporting.quiet)
+        warn_of_changes(dir, project);
     use(dir, project);
 }
 
@@ -300,6 +342,38 @@ static struct project *first_version(struct project_dir *dir)
     return project;
 }
 
+/* What the generation began with; NULL for lack of memory. Told when it was checked. */
+static struct project *generation_version(struct project_dir *dir, struct reporting *reporting)
+{
+    struct project *project = NULL;
+    size_t length;
+    char *text;
+
+    if (project_store_get_first(dir->store, &text, &length) && text != NULL)
+        project = take_text(dir->path, text, length, reporting);
+    free(text);
+    return project != NULL ? project : project_empty();
+}
+
+/* False for lack of memory. A secret's variable that is gone since the check costs the triggers, not the worker. */
+static bool take_generation(struct project_dir *dir, const struct environment *environment)
+{
+    struct reporting reporting = {.file = dir->file, .quiet = true};
+    struct project *none;
+
+    dir->first = generation_version(dir, &reporting);
+    if (dir->first == NULL)
+        return false;
+    reporting.quiet = false;
+    dir->triggers = make_triggers(dir->first, environment, &reporting);
+    if (dir->triggers != NULL)
+        return true;
+    none = project_empty();
+    dir->triggers = none != NULL ? make_triggers(none, environment, &reporting) : NULL;
+    project_unref(none);
+    return dir->triggers != NULL;
+}
+
 /* --- life ------------------------------------------------------------------------------------------------- */
 
 struct project_dir *project_dir_new(struct event_base *base, const char *path, struct project_store *store,
@@ -319,7 +393,7 @@ struct project_dir *project_dir_new(struct event_base *base, const char *path, s
     if (asprintf(&dir->file, "%s/%s", path, PROJECT_FILE) < 0)
         dir->file = NULL;
     if (dir->file != NULL && dir->path != NULL && dir->skills_path != NULL && dir->environment != NULL &&
-        dir->skills != NULL && (project = first_version(dir)) != NULL) {
+        dir->skills != NULL && take_generation(dir, environment) && (project = first_version(dir)) != NULL) {
         use(dir, project);
         return dir;
     }
@@ -332,6 +406,8 @@ void project_dir_free(struct project_dir *dir)
     if (dir == NULL)
         return;
     project_unref(dir->project);
+    project_unref(dir->first);
+    trigger_set_free(dir->triggers);
     skill_tree_free(dir->skills);
     environment_file_free(dir->environment);
     free(dir->skills_path);
@@ -354,6 +430,16 @@ void project_view_release(struct project_view *view)
     environment_unref(view->environment);
     skill_set_unref(view->skills);
     *view = (struct project_view){0};
+}
+
+const struct trigger_set *project_dir_triggers(const struct project_dir *dir)
+{
+    return dir->triggers;
+}
+
+const char *project_dir_webhook_url(const struct project_dir *dir)
+{
+    return dir->first->webhook_url != NULL ? json_string_value(dir->first->webhook_url) : "";
 }
 
 const char *project_dir_path(const struct project_dir *dir)

@@ -11,6 +11,7 @@
 #include "common/project_store.h"
 #include "worker/project.h"
 #include "worker/skills.h"
+#include "worker/trigger.h"
 
 #include <event2/event.h>
 
@@ -35,6 +36,9 @@ void project_dir_free(struct project_dir *dir); /* NULL is allowed */
 struct project_view project_dir_look(struct project_dir *dir);
 void project_view_release(struct project_view *view);
 
+/* The triggers this generation of workers began with, and where it wants to be told of sandboxes: "" is nowhere. */
+const struct trigger_set *project_dir_triggers(const struct project_dir *dir);
+const char *project_dir_webhook_url(const struct project_dir *dir);
 /* runtime.provider of sandstorm.json as this generation of workers began with it. */
 enum runtime_choice project_dir_runtime(const struct project_dir *dir);
 const char *project_dir_path(const struct project_dir *dir);
@@ -42,9 +46,10 @@ const char *project_dir_path(const struct project_dir *dir);
 bool project_dir_is_current(const struct project_dir *dir);
 
 /*
- * For a start or a reload: is everything in the directory good? Faults are logged, each with file, field and reason.
- * What is good is put into the store.
+ * For a start or a reload: is everything in the directory good, with the variables of this environment? Faults are
+ * logged, each with file, field and reason. What is good is put into the store.
  */
-bool project_dir_check(const char *path, struct project_store *store) __attribute__((warn_unused_result));
+bool project_dir_check(const char *path, const struct environment *environment, struct project_store *store)
+    __attribute__((warn_unused_result));
 
 #endif

@@ -340,9 +340,9 @@ static bool say_ready(struct worker *worker)
     return write(worker->context->master_fd, &message, 1) == 1;
 }
 
-bool worker_check_project(const char *project_dir, struct project_store *store)
+bool worker_check_project(const char *project_dir, const struct environment *environment, struct project_store *store)
 {
-    return project_dir_check(project_dir, store);
+    return project_dir_check(project_dir, environment, store);
 }
 
 bool worker_check_tls(const struct tls_files *files)

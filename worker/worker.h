@@ -63,10 +63,12 @@ struct worker_context {
 int worker_main(const struct worker_context *context);
 
 /*
- * Is the project directory good to start or reload with? Faults are in the log then; what is good is in the store. Uses
- * libraries that a master must not have before it forks: to be called in a child, or by a process that will not fork.
+ * Is the project directory good to start or reload with, in this environment? Faults are in the log then; what is good
+ * is in the store. Uses libraries that a master must not have before it forks: to be called in a child, or by a process
+ * that will not fork.
  */
-bool worker_check_project(const char *project_dir, struct project_store *store) __attribute__((warn_unused_result));
+bool worker_check_project(const char *project_dir, const struct environment *environment, struct project_store *store)
+    __attribute__((warn_unused_result));
 
 /* Can clients be served with these files? Likewise for a child; NULL is good. */
 bool worker_check_tls(const struct tls_files *files) __attribute__((warn_unused_result));

@@ -9,8 +9,9 @@ int worker_main(const struct worker_context *context)
     return context->slot;
 }
 
-bool worker_check_project(const char *project_dir, struct project_store *store)
+bool worker_check_project(const char *project_dir, const struct environment *environment, struct project_store *store)
 {
+    (void)environment;
     return project_dir != NULL && store != NULL;
 }
 

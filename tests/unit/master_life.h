@@ -48,8 +48,9 @@ static inline bool mode_is(const char *wanted)
     return strcmp(mode, wanted) == 0;
 }
 
-bool worker_check_project(const char *project_dir, struct project_store *store)
+bool worker_check_project(const char *project_dir, const struct environment *environment, struct project_store *store)
 {
+    (void)environment;
     (void)project_dir;
     project_store_put(store, NULL, 0, RUNTIME_AUTO);
     return !mode_is("project");

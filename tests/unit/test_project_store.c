@@ -28,6 +28,7 @@ static void test_what_was_put_last_counts(void **state)
 
     (void)state;
     assert_false(project_store_get(store, &text, &length));
+    assert_false(project_store_get_first(store, &text, &length));
     assert_int_equal(project_store_provider(store), RUNTIME_AUTO);
     project_store_put(store, "{}", 2, RUNTIME_LOCAL);
     expect(store, "{}");
@@ -36,6 +37,9 @@ static void test_what_was_put_last_counts(void **state)
     project_store_put(store, NULL, 0, RUNTIME_AUTO);
     expect(store, NULL);
     assert_int_equal(project_store_provider(store), RUNTIME_LOCAL); /* of the first version */
+    assert_true(project_store_get_first(store, &text, &length));
+    assert_string_equal(text, "{}");
+    free(text);
     project_store_free(store);
 }
 
