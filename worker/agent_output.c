@@ -28,6 +28,12 @@ void agent_output_listen(struct agent_output *output, struct event_stream *strea
     output->stream = stream;
 }
 
+/* Without a listener that was there nothing of it matters any more. */
+static bool is_wanted(const struct agent_output *output)
+{
+    return !output->failed && (output->stream != NULL || output->detached);
+}
+
 static void fail(struct agent_output *output, enum run_error error, const char *message)
 {
     if (output->failed)
@@ -42,6 +48,12 @@ static void put_stderr(struct agent_output *output, json_t *event)
         event_stream_put_json(output->stream, event);
     else
         json_decref(event);
+}
+
+static void flush_stream(const struct agent_output *output)
+{
+    if (output->stream != NULL)
+        event_stream_flush(output->stream);
 }
 
 static bool is_blank_line(const char *line, size_t length)
@@ -62,7 +74,8 @@ static bool on_rest(void *context, const char *line, size_t length)
 
     if (is_blank_line(line, length))
         return true;
-    event_stream_put_line(output->stream, line, length);
+    if (output->stream != NULL)
+        event_stream_put_line(output->stream, line, length);
     kind = agent_report_read(&output->report, line, length);
     if (kind != AGENT_LINE_PLAIN)
         output->handlers.on_report(output->handlers.context);
@@ -87,7 +100,7 @@ static void check_lines(struct agent_output *output, enum line_result result)
 
 void agent_output_add(struct agent_output *output, bool is_stderr, const char *bytes, size_t length)
 {
-    if (output->failed || output->stream == NULL)
+    if (!is_wanted(output))
         return;
     if (is_stderr) {
         if (!stderr_text_append(&output->errors, bytes, length))
@@ -100,22 +113,22 @@ void agent_output_add(struct agent_output *output, bool is_stderr, const char *b
 
 void agent_output_flush(struct agent_output *output)
 {
-    if (output->failed || output->stream == NULL)
+    if (!is_wanted(output))
         return;
     put_stderr(output, stderr_text_take_lines(&output->errors));
     put_stderr(output, stderr_text_take_lines(&output->errors)); /* the rest, if it is too long to wait */
     if (output->errors.length > 0 && !event_pending(output->stderr_timer, EV_TIMEOUT, NULL))
         timer_start(output->stderr_timer, STDERR_WAIT_MS);
-    event_stream_flush(output->stream);
+    flush_stream(output);
 }
 
 void agent_output_finish(struct agent_output *output)
 {
-    if (output->failed || output->stream == NULL)
+    if (!is_wanted(output))
         return;
     put_stderr(output, stderr_text_take_all(&output->errors));
     check_lines(output, line_buffer_finish(&output->lines, on_rest, output));
-    event_stream_flush(output->stream);
+    flush_stream(output);
     agent_output_stop(output);
 }
 
@@ -131,6 +144,5 @@ static void on_stderr_timer(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     put_stderr(output, stderr_text_take_rest(&output->errors));
-    if (output->stream != NULL)
-        event_stream_flush(output->stream);
+    flush_stream(output);
 }

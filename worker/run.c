@@ -146,7 +146,8 @@ static void on_collected(void *context, bool incomplete)
     run_end(run, run->pending_error, run_pending_message(run));
 }
 
-/* The agent has ended, or had to: what it wrote comes back, then the run ends with this error. */
+/* The agent has ended, or had to: what it wrote comes back if somebody waits for it, then the run ends with this error.
+ */
 static void start_collecting(struct run *run, enum run_error error, const char *message)
 {
     const struct collection_limits limits = {
@@ -159,6 +160,10 @@ static void start_collecting(struct run *run, enum run_error error, const char *
     run_let_go_of_agent(run);
     event_del(run->deadline);
     agent_output_stop(&run->output);
+    if (run->output.detached) {
+        run_end(run, error, run_pending_message(run));
+        return;
+    }
     run->state = RUN_COLLECTING;
     run->collection = collection_start(&run->e2b, run->sandbox, &limits, run->inputs, &handlers);
     if (run->collection == NULL)
@@ -466,8 +471,8 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
     return NULL;
 }
 
-/* The record, seen and cancelled by all workers before the client hears of the run. */
-static void open_record(struct run *run)
+/* The record, seen and cancelled by all workers before the client hears of the run. trigger: NULL when it has one. */
+static void open_record(struct run *run, const char *trigger)
 {
     const struct e2b_service *service = run->e2b.service;
     const char *own_key = environment_value(run->view.environment, "E2B_API_KEY");
@@ -476,6 +481,8 @@ static void open_record(struct run *run)
     run->entry.record.is_local = service->unix_socket != NULL;
     if (service->unix_socket == NULL && (own_key == NULL || strcmp(service->api_key, own_key) != 0))
         run_entry_mark_foreign(&run->entry);
+    if (trigger != NULL)
+        run_entry_set(&run->entry, RUN_STRING_TRIGGER, trigger, strlen(trigger));
     run_entry_publish(&run->entry);
     history_append(run->host->history, run->entry.index);
 }
@@ -522,6 +529,17 @@ static void configure(struct run *run)
         run_end(run, RUN_ERROR_INTERNAL, "out of memory");
 }
 
+/* It goes on from here. */
+static void begin(struct run *run)
+{
+    TAILQ_INSERT_TAIL(&run->host->runs, run, link);
+    run->host->run_count++;
+    cap_timeout(run);
+    warn_of_remember(run);
+    log_start(run);
+    timer_start(run->deadline, run->host->settings->timeout_ms);
+}
+
 void run_start(struct run_host *host, struct exchange *exchange, struct run_order *order)
 {
     struct run *run = run_new(host, order);
@@ -534,7 +552,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
         server_reply_internal(exchange, "out of memory");
         return;
     }
-    open_record(run);
+    open_record(run, NULL);
     run->access = server_access(exchange);
     stream = event_stream_open(exchange, run->id, &handlers);
     if (stream == NULL) {
@@ -543,13 +561,28 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
         return;
     }
     agent_output_listen(&run->output, stream);
-    TAILQ_INSERT_TAIL(&host->runs, run, link);
-    host->run_count++;
-    cap_timeout(run);
-    warn_of_remember(run);
-    log_start(run);
-    timer_start(run->deadline, host->settings->timeout_ms);
+    begin(run);
     configure(run);
+}
+
+bool run_start_detached(struct run_host *host, struct run_order *order, const char *trigger, const char *missing,
+                        uint64_t *id)
+{
+    struct run *run = run_new(host, order);
+
+    if (run == NULL) {
+        scoreboard_end_run(host->scoreboard, host->slot);
+        return false;
+    }
+    run->output.detached = true;
+    *id = run->entry.record.id;
+    open_record(run, trigger);
+    begin(run);
+    if (missing != NULL)
+        run_end(run, RUN_ERROR_CONFIG, missing);
+    else
+        configure(run);
+    return true;
 }
 
 void run_cancel_wanted(struct run_host *host)

@@ -62,6 +62,14 @@ void run_order_release(struct run_order *order);
  */
 void run_start(struct run_host *host, struct exchange *exchange, struct run_order *order);
 
+/*
+ * Starts a run that has no client, for a trigger of this name: its agent's words are only counted, its files stay
+ * where they are. missing: why it cannot be configured, which becomes its end; NULL: it can. Takes the order over, in
+ * every case. False for lack of memory; else *id names it.
+ */
+bool run_start_detached(struct run_host *host, struct run_order *order, const char *trigger, const char *missing,
+                        uint64_t *id) __attribute__((warn_unused_result));
+
 /* Ends those runs that somebody, in whichever process, wants cancelled. Cost: a look at each live run's slot. */
 void run_cancel_wanted(struct run_host *host);
 
