@@ -50,3 +50,12 @@ enum auth_result auth_check(const struct auth *auth, struct span authorization)
         equal |= CRYPTO_memcmp(digest, auth->digests[i], sizeof digest) == 0;
     return equal ? AUTH_OK : AUTH_WRONG;
 }
+
+bool auth_equal(struct span left, struct span right)
+{
+    unsigned char left_digest[AUTH_DIGEST_BYTES], right_digest[AUTH_DIGEST_BYTES];
+
+    SHA256((const unsigned char *)left.bytes, left.length, left_digest);
+    SHA256((const unsigned char *)right.bytes, right.length, right_digest);
+    return CRYPTO_memcmp(left_digest, right_digest, sizeof left_digest) == 0;
+}

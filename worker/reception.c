@@ -73,15 +73,20 @@ static void send_answer(struct visit *visit, const struct early_answer *answer)
     early_answer_write(visit->output, answer);
 }
 
-static void write_detail(struct visit *visit, int status, const char *detail)
+static void write_text(struct visit *visit, int status, const char *key, const char *text)
 {
     char body[96];
 
-    snprintf(body, sizeof body, "{\"detail\":\"%s\"}", detail);
+    snprintf(body, sizeof body, "{\"%s\":\"%s\"}", key, text);
     add_cors(visit);
     send_answer(visit,
                 &(struct early_answer){
                     .status = status, .head_only = visit->admission.head_only, .body = body, .fields = visit->fields});
+}
+
+static void write_detail(struct visit *visit, int status, const char *detail)
+{
+    write_text(visit, status, "detail", detail);
 }
 
 const char *reception_client(const struct admission *admission, const struct peer *peer)
@@ -317,6 +322,20 @@ static bool is_authorised(struct visit *visit)
     return false;
 }
 
+/* Of a trigger (http-api.md section 14). */
+static bool knows_secret(struct visit *visit)
+{
+    static const char text[] = "invalid trigger secret";
+    struct span secret = visit->match.route->secret, given = visit->head->fields[GUARD_FIELD_TRIGGER_SECRET];
+
+    if (secret.bytes == NULL || (given.bytes != NULL && auth_equal(given, secret)))
+        return true;
+    metrics_count(METRIC_ERRORS, "auth", 0, 1);
+    reception_log_refusal(&visit->admission, visit->peer, 401, text);
+    write_text(visit, 401, "error", text);
+    return false;
+}
+
 /* (5) */
 static bool is_open(struct visit *visit)
 {
@@ -344,7 +363,7 @@ static bool check(struct visit *visit)
         return false;
     }
     visit->admission.allow_origin = cors_allow_origin(visit->reception->cors, fields[GUARD_FIELD_ORIGIN]);
-    if (!find_route(visit) || !is_authorised(visit) || !is_open(visit))
+    if (!find_route(visit) || !is_authorised(visit) || !knows_secret(visit) || !is_open(visit))
         return false;
     if (fields[GUARD_FIELD_EXPECT].bytes == NULL || span_is_caseless(fields[GUARD_FIELD_EXPECT], "100-continue"))
         return true;

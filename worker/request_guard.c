@@ -97,6 +97,7 @@ static void note_field(struct request_guard *guard)
         [GUARD_FIELD_HOST] = "host",
         [GUARD_FIELD_ORIGIN] = "origin",
         [GUARD_FIELD_AUTHORIZATION] = "authorization",
+        [GUARD_FIELD_TRIGGER_SECRET] = "x-sandstorm-trigger-secret",
         [GUARD_FIELD_EXPECT] = "expect",
         [GUARD_FIELD_USER_AGENT] = "user-agent",
         [GUARD_FIELD_WANTED_METHOD] = "access-control-request-method",

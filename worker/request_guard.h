@@ -52,6 +52,7 @@ enum guard_field {
     GUARD_FIELD_HOST,
     GUARD_FIELD_ORIGIN,
     GUARD_FIELD_AUTHORIZATION,
+    GUARD_FIELD_TRIGGER_SECRET,
     GUARD_FIELD_EXPECT,
     GUARD_FIELD_USER_AGENT,
     GUARD_FIELD_WANTED_METHOD, /* Access-Control-Request-Method, -Headers, -Private-Network */

@@ -48,8 +48,7 @@ struct e2b_service *route_service(const struct route_context *context)
     return service;
 }
 
-/* The credentials rule (3.5): what is missing, or NULL with the service of the run, NULL there is lack of memory. */
-static const char *choose_service(const struct route_context *context, struct run_order *order)
+const char *route_choose_service(const struct route_context *context, struct run_order *order)
 {
     enum runtime_choice runtime = choose_runtime(context->host, e2b_key(order));
 
@@ -67,7 +66,7 @@ static void admit(struct exchange *exchange, struct run_order *order)
 {
     struct route_context *context = exchange->context;
     struct run_host *host = context->host;
-    const char *missing = choose_service(context, order);
+    const char *missing = route_choose_service(context, order);
 
     if (missing != NULL) {
         reply_errors(exchange, query_value_error(missing));

@@ -1,5 +1,7 @@
 #include "worker/routes.h"
 
+#include <stdlib.h>
+
 static bool is_stopping(const void *context)
 {
     return ((const struct route_context *)context)->stopping;
@@ -11,7 +13,7 @@ static void route_slack(struct exchange *exchange)
     server_reply_json(exchange, 503, json_pack("{s:s}", "error", "SLACK_BOT_TOKEN not configured"));
 }
 
-const struct route routes[] = {
+static const struct route fixed[] = {
     {.method = EVHTTP_REQ_POST, .path = "/query", .handler = route_query, .guarded = true, .is_stopping = is_stopping},
     {.method = EVHTTP_REQ_GET, .path = "/runs", .handler = route_runs, .guarded = true},
     {.method = EVHTTP_REQ_GET, .path = "/runs/{id}", .handler = route_run, .guarded = true},
@@ -30,5 +32,30 @@ const struct route routes[] = {
     {.method = EVHTTP_REQ_GET, .path = "/docs", .handler = route_docs},
     {.method = EVHTTP_REQ_GET, .path = "/redoc", .handler = route_docs},
     {.method = EVHTTP_REQ_POST, .path = "/slack/events", .handler = route_slack},
-    {.path = NULL},
 };
+
+#define FIXED_COUNT (sizeof fixed / sizeof *fixed)
+
+struct route *routes_make(const struct trigger_set *triggers)
+{
+    struct route *routes = calloc(FIXED_COUNT + triggers->count + 1, sizeof *routes);
+    struct route *next = routes;
+
+    if (routes == NULL)
+        return NULL;
+    memcpy(routes, fixed, sizeof fixed);
+    next += FIXED_COUNT;
+    for (size_t i = 0; i < triggers->count; i++) {
+        const struct trigger *trigger = &triggers->triggers[i];
+
+        if (trigger->type == TRIGGER_WEBHOOK)
+            *next++ =
+                (struct route){.method = EVHTTP_REQ_POST,
+                               .path = trigger->path,
+                               .handler = route_trigger,
+                               .secret = {json_string_value(trigger->secret), json_string_length(trigger->secret)},
+                               .is_stopping = is_stopping,
+                               .data = trigger};
+    }
+    return routes;
+}

@@ -5,7 +5,9 @@
 #define WORKER_ROUTES_H
 
 #include "common/environment.h"
+#include "worker/run.h"
 #include "worker/server.h"
+#include "worker/trigger.h"
 
 /* What handlers find in exchange->context. */
 struct route_context {
@@ -18,7 +20,11 @@ struct route_context {
     bool stopping; /* the whole instance stops: no new runs */
 };
 
-extern const struct route routes[];
+/*
+ * The fixed routes, and one for each webhook trigger of the set, which has to outlive them. The caller's to free. NULL
+ * for lack of memory.
+ */
+struct route *routes_make(const struct trigger_set *triggers) __attribute__((warn_unused_result));
 
 void route_query(struct exchange *exchange);
 void route_runs(struct exchange *exchange);
@@ -31,9 +37,27 @@ void route_dashboard(struct exchange *exchange);
 void route_ready(struct exchange *exchange);
 void route_metrics(struct exchange *exchange);
 void route_status(struct exchange *exchange);
+void route_trigger(struct exchange *exchange);
 
 /* Does GET /health with this query need the bearer? */
 bool route_health_is_deep(struct span query);
+/*
+ * Which sandbox service the run is to use (3.5): what is missing for it, or NULL with the order's service, NULL there
+ * for lack of memory.
+ */
+const char *route_choose_service(const struct route_context *context, struct run_order *order);
+
+/* How a trigger fires. */
+enum trigger_firing {
+    TRIGGER_FIRED,
+    TRIGGER_FULL, /* max_runs */
+    TRIGGER_NO_MEMORY,
+};
+
+/* Starts the run of a trigger with this prompt, taken over. TRIGGER_FIRED: *run_id names it. */
+enum trigger_firing route_fire(const struct route_context *context, const struct trigger *trigger, json_t *prompt,
+                               uint64_t *run_id) __attribute__((warn_unused_result));
+
 /* The sandbox service that the environment alone chooses (3.5); the caller's. NULL for lack of memory. */
 struct e2b_service *route_service(const struct route_context *context) __attribute__((warn_unused_result));
 

@@ -298,6 +298,7 @@ static void take_target(struct exchange *exchange)
         return;
     exchange->query = match.query;
     exchange->id = match.id;
+    exchange->data = match.route->data;
 }
 
 /* Every complete request that was let in comes here. */

@@ -32,6 +32,7 @@ struct exchange {
     size_t body_length;
     struct span query; /* as sent; absent when the target has none */
     struct span id;    /* as sent: what stands for `{id}` in the path of the route, if it has one */
+    const void *data;  /* of the route */
     void *context;     /* of server_new() */
 };
 
@@ -39,12 +40,14 @@ struct route {
     enum evhttp_cmd_type method; /* EVHTTP_REQ_GET answers HEAD as well */
     const char *path;            /* decoded; a segment `{id}` stands for any */
     void (*handler)(struct exchange *exchange);
-    bool guarded; /* needs the bearer */
+    bool guarded;       /* needs the bearer */
+    struct span secret; /* what X-Sandstorm-Trigger-Secret must say; bytes NULL: nothing */
     /* Does this query need the bearer? NULL: none does. */
     bool (*guarded_by_query)(struct span query);
     bool keep_alive; /* a health probe: the connection stays open */
     /* Is the instance stopping? Then such a request gets 503. NULL: it is served to the end. */
     bool (*is_stopping)(const void *context);
+    const void *data; /* what the handler finds in its exchange */
 };
 
 /* The base needs so many priorities; the first of them is the server's. */

@@ -42,6 +42,7 @@ struct worker {
     struct server *server;
     struct run_host host;
     struct route_context routing;
+    struct route *routes;
     struct recovery *recovery;
     uint64_t trimmed_at_runs; /* ended when memory was returned last */
     struct event *heartbeat;
@@ -287,7 +288,10 @@ static bool set_up(struct worker *worker)
     worker->routing.dashboard = page_new(embedded_dashboard_html, embedded_dashboard_html_length);
     worker->routing.probe =
         worker->http != NULL ? service_probe_new(worker->base, worker->http, context->scoreboard) : NULL;
-    worker->server = server_new(worker->base, context->settings, routes, context->tls_files, &worker->routing);
+    worker->routes = host->project_dir != NULL ? routes_make(project_dir_triggers(host->project_dir)) : NULL;
+    if (worker->routes != NULL)
+        worker->server =
+            server_new(worker->base, context->settings, worker->routes, context->tls_files, &worker->routing);
     if (host->kills == NULL || host->history == NULL || worker->server == NULL || worker->routing.docs == NULL ||
         worker->routing.dashboard == NULL || worker->routing.probe == NULL || host->project_dir == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
@@ -304,6 +308,7 @@ static bool set_up(struct worker *worker)
 static void tear_down(struct worker *worker)
 {
     server_free(worker->server);
+    free(worker->routes);
     page_free(worker->routing.docs);
     page_free(worker->routing.dashboard);
     service_probe_free(worker->routing.probe);

@@ -1,0 +1,131 @@
+/*
+ * POST to the path of a trigger: what the request brings becomes a prompt, and its run goes on without it (http-api.md
+ * section 14). Its secret was looked at before its body was read (reception.c).
+ */
+#include "common/metrics.h"
+#include "worker/routes.h"
+#include "worker/trigger_prompt.h"
+#include "worker/utf8.h"
+
+#define TEAM_ID "__trigger__"
+
+static void reply_error(struct exchange *exchange, int status, const char *text)
+{
+    server_reply_json(exchange, status, json_pack("{s:s}", "error", text));
+}
+
+/* --- the run ---------------------------------------------------------------------------------------------- */
+
+/* As a request of POST /query that says nothing but the prompt, without structured output. False for lack of memory. */
+static bool fill_request(struct query_request *request, const struct trigger *trigger, json_t *prompt)
+{
+    *request = (struct query_request){.prompt = prompt,
+                                      .output_format = json_string("{}"),
+                                      .files = json_object(),
+                                      .max_budget_usd = -1,
+                                      .team_id = json_string(TEAM_ID),
+                                      .user_id = json_string(trigger->name)};
+    return request->output_format != NULL && request->files != NULL && request->team_id != NULL &&
+           request->user_id != NULL;
+}
+
+/* Takes the order over. */
+static enum trigger_firing admit(const struct route_context *context, const struct trigger *trigger,
+                                 struct run_order *order, uint64_t *run_id)
+{
+    struct run_host *host = context->host;
+    const char *missing = route_choose_service(context, order);
+
+    if (missing != NULL) /* the run's record says so; it asks nobody */
+        order->service = e2b_service_cloud(context->environment, "");
+    if (order->service == NULL) {
+        run_order_release(order);
+        return TRIGGER_NO_MEMORY;
+    }
+    if (!scoreboard_admit_run(host->scoreboard, host->slot)) {
+        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_MAX_RUNS, 1);
+        run_order_release(order);
+        return TRIGGER_FULL;
+    }
+    return run_start_detached(host, order, trigger->name, missing, run_id) ? TRIGGER_FIRED : TRIGGER_NO_MEMORY;
+}
+
+enum trigger_firing route_fire(const struct route_context *context, const struct trigger *trigger, json_t *prompt,
+                               uint64_t *run_id)
+{
+    struct run_order order = {.service = NULL};
+
+    if (!fill_request(&order.request, trigger, prompt)) {
+        query_request_release(&order.request);
+        return TRIGGER_NO_MEMORY;
+    }
+    order.view = project_dir_look(context->host->project_dir);
+    return admit(context, trigger, &order, run_id);
+}
+
+/* --- the request ------------------------------------------------------------------------------------------ */
+
+static void reply_accepted(struct exchange *exchange, const struct trigger *trigger, uint64_t run_id)
+{
+    char id[RUN_ID_DIGITS + 1];
+
+    run_id_format(run_id, id);
+    evhttp_add_header(evhttp_request_get_output_headers(exchange->request), "X-Sandstorm-Run-Id", id);
+    server_reply_json(exchange, 202, json_pack("{s:s, s:s}", "status", "accepted", "trigger", trigger->name));
+}
+
+/* Takes the prompt over. */
+static void fire(struct exchange *exchange, const struct trigger *trigger, json_t *prompt)
+{
+    uint64_t run_id;
+
+    switch (route_fire(exchange->context, trigger, prompt, &run_id)) {
+    case TRIGGER_FIRED:
+        reply_accepted(exchange, trigger, run_id);
+        break;
+    case TRIGGER_FULL:
+        server_reply_retry(exchange, "Too many concurrent runs");
+        break;
+    case TRIGGER_NO_MEMORY:
+    default:
+        server_reply_internal(exchange, "out of memory");
+    }
+}
+
+/* Any JSON, whatever the Content-Type says. */
+static bool read_body(const struct exchange *exchange, struct json_text *root)
+{
+    struct json_text_fault fault;
+
+    return exchange->body_length > 0 && utf8_is_valid(exchange->body, exchange->body_length) &&
+           json_text_check(exchange->body, exchange->body_length, root, &fault) == JSON_TEXT_OK;
+}
+
+void route_trigger(struct exchange *exchange)
+{
+    const struct route_context *context = exchange->context;
+    const struct trigger *trigger = exchange->data;
+    struct trigger_sources sources = {.headers = evhttp_request_get_input_headers(exchange->request)};
+    json_t *prompt;
+
+    if (context->stopping) {
+        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_STOPPING, 1);
+        server_reply_retry(exchange, "Server is shutting down");
+        return;
+    }
+    if (!read_body(exchange, &sources.body)) {
+        reply_error(exchange, 400, "invalid JSON body");
+        return;
+    }
+    prompt = trigger_prompt_render(trigger->prompt, &sources);
+    if (prompt == NULL) {
+        server_reply_internal(exchange, "out of memory");
+    } else if (json_string_length(prompt) > TRIGGER_PROMPT_STOP_BYTES ||
+               utf8_count_code_points(json_string_value(prompt), json_string_length(prompt)) >
+                   QUERY_PROMPT_MAX_CODE_POINTS) {
+        json_decref(prompt);
+        reply_error(exchange, 413, "prompt too long");
+    } else {
+        fire(exchange, trigger, prompt);
+    }
+}
