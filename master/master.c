@@ -224,6 +224,7 @@ static void advance_serving(struct master *master, int64_t now_ms)
     if (master->next == NULL)
         generation_recycle(master->current, master->workers, now_ms);
     reload_advance(master, now_ms);
+    workers_elect(master->workers, master->current->plan.generation);
     upgrade_advance(master);
 }
 

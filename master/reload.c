@@ -64,8 +64,7 @@ static bool may_reload(const struct master *master, const struct settings_load *
         log_error("SANDSTORM_API_KEY is gone: serving every client needs a restart");
         return false;
     }
-    return preflight_check(settings_load_values(load)) &&
-           preflight_check_project(load, store, &master->privileges) &&
+    return preflight_check(settings_load_values(load)) && preflight_check_project(load, store, &master->privileges) &&
            has_runtime_for(master, load, store);
 }
 

@@ -282,6 +282,25 @@ void workers_event_all(struct workers *workers, enum child_event event)
         workers_event(workers, w, event);
 }
 
+void workers_elect(struct workers *workers, unsigned generation)
+{
+    struct worker *chosen = NULL;
+    size_t cursor = 0;
+
+    for (struct worker *w; (w = workers_next(workers, &cursor)) != NULL;) {
+        if (w->generation != generation || w->state != CHILD_SERVING || w->is_unseen)
+            continue;
+        if (w->is_elected)
+            return;
+        if (chosen == NULL)
+            chosen = w;
+    }
+    if (chosen == NULL)
+        return;
+    chosen->is_elected = true;
+    say(chosen, MASTER_SAYS_ELECTED);
+}
+
 void workers_reopen_log(struct workers *workers)
 {
     size_t cursor = 0;

@@ -45,7 +45,8 @@ struct worker {
     unsigned seat;
     enum child_state state;
     bool was_ready;
-    bool is_unseen; /* it writes to a scoreboard of another layout: its slot here only keeps its place */
+    bool is_elected; /* it was told to do what one worker of the instance does */
+    bool is_unseen;  /* it writes to a scoreboard of another layout: its slot here only keeps its place */
     int64_t started_ms;
     int64_t deadline_ms; /* of its state; -1: none */
     int64_t graceful_timeout_ms;
@@ -92,6 +93,8 @@ unsigned workers_other_generations(struct workers *workers, unsigned generation)
 /* Something happened to a worker, or the master wants something of it. */
 void workers_event(struct workers *workers, struct worker *worker, enum child_event event);
 void workers_event_all(struct workers *workers, enum child_event event);
+/* One worker of the generation that serves is elected: the one that was before, as long as it does. */
+void workers_elect(struct workers *workers, unsigned generation);
 /* Tells all of them, old ones too, to open their log again. */
 void workers_reopen_log(struct workers *workers);
 

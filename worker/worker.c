@@ -11,9 +11,11 @@
 #include "worker/recovery.h"
 #include "worker/routes.h"
 #include "worker/run.h"
+#include "worker/scheduler.h"
 #include "worker/service_probe.h"
 #include "worker/timer.h"
 #include "worker/tls.h"
+#include "worker/trigger_prompt.h"
 #include "worker/upstream.h"
 
 #include <errno.h>
@@ -43,6 +45,7 @@ struct worker {
     struct run_host host;
     struct route_context routing;
     struct route *routes;
+    struct scheduler *scheduler;
     struct recovery *recovery;
     uint64_t trimmed_at_runs; /* ended when memory was returned last */
     struct event *heartbeat;
@@ -92,6 +95,7 @@ static void drain(struct worker *worker)
         return;
     worker->phase = PHASE_DRAINING;
     atomic_store(&own_slot(worker)->state, WORKER_DRAINING);
+    scheduler_stop(worker->scheduler);
     server_stop_accepting(worker->server, worker->routing.stopping);
     log_info("draining %zu runs, for up to %lld s", worker->host.run_count,
              (long long)(worker->context->settings->graceful_timeout_ms / 1000));
@@ -130,6 +134,34 @@ static void on_phase_timer(evutil_socket_t fd, short what, void *context)
     event_base_loopexit(worker->base, NULL);
 }
 
+/* --- schedules ---------------------------------------------------------------------------------------- */
+
+static enum schedule_outcome fire(void *context, const struct trigger *trigger, uint64_t *run_id)
+{
+    const struct worker *worker = context;
+    const struct trigger_sources nothing = {.headers = NULL};
+    json_t *prompt = trigger_prompt_render(trigger->prompt, &nothing);
+
+    if (prompt == NULL)
+        return SCHEDULE_FAILED;
+    switch (route_fire(&worker->routing, trigger, prompt, run_id)) {
+    case TRIGGER_FIRED:
+        return SCHEDULE_FIRED;
+    case TRIGGER_FULL:
+        return SCHEDULE_FULL;
+    case TRIGGER_NO_MEMORY:
+    default:
+        return SCHEDULE_FAILED;
+    }
+}
+
+/* From now on this worker does what one worker of the instance does. */
+static void be_elected(struct worker *worker)
+{
+    if (worker->phase == PHASE_SERVING)
+        scheduler_start(worker->scheduler);
+}
+
 /* --- master ------------------------------------------------------------------------------------------- */
 
 static void obey(struct worker *worker, char message)
@@ -147,6 +179,9 @@ static void obey(struct worker *worker, char message)
         break;
     case MASTER_SAYS_LOOK:
         run_cancel_wanted(&worker->host);
+        break;
+    case MASTER_SAYS_ELECTED:
+        be_elected(worker);
         break;
     case MASTER_SAYS_REOPEN:
         log_reopen();
@@ -296,9 +331,11 @@ static bool set_up(struct worker *worker)
         worker->routing.dashboard == NULL || worker->routing.probe == NULL || host->project_dir == NULL ||
         !agent_runner_load(&host->runner, context->settings->agent_runner))
         return false;
+    worker->scheduler = scheduler_new(worker->base, context->scoreboard, project_dir_triggers(host->project_dir),
+                                      &(struct scheduler_handlers){.fire = fire, .context = worker});
     host->strays = stray_search_new(worker->http, worker->base, host->kills, context->instance);
     worker->recovery = recovery_new(host, context->local_socket, context->environment);
-    if (host->strays == NULL || worker->recovery == NULL)
+    if (host->strays == NULL || worker->recovery == NULL || worker->scheduler == NULL)
         return false;
     kill_queue_on_empty(host->kills, leave_if_idle, worker);
     return watch(worker) && server_listen(worker->server, context->scoreboard, context->slot, context->listen_fds,
@@ -307,6 +344,7 @@ static bool set_up(struct worker *worker)
 
 static void tear_down(struct worker *worker)
 {
+    scheduler_free(worker->scheduler);
     server_free(worker->server);
     free(worker->routes);
     page_free(worker->routing.docs);
