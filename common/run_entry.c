@@ -176,6 +176,11 @@ bool run_entry_is_cancelled(const struct run_entry *entry)
     return state_of(atomic_load(&slot_at(entry->scoreboard, entry->index)->phase)) == SLOT_CANCELLED;
 }
 
+bool run_entry_is_lost(const struct run_entry *entry)
+{
+    return state_of(atomic_load(&slot_at(entry->scoreboard, entry->index)->phase)) == SLOT_LOST;
+}
+
 bool run_entry_begin_end(struct run_entry *entry)
 {
     struct run_slot *slot = slot_at(entry->scoreboard, entry->index);

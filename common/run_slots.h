@@ -25,6 +25,7 @@ enum slot_state {
     SLOT_TAKEN,     /* its owner fills it in; nobody else looks at it */
     SLOT_LIVE,      /* the run goes on */
     SLOT_CANCELLED, /* the run goes on, and its owner is to cancel it */
+    SLOT_LOST,      /* the run goes on, and its owner is to end it: its sandbox is gone */
     SLOT_ENDING,    /* its owner writes the final record */
     SLOT_ENDED,     /* history */
 };
@@ -94,7 +95,7 @@ static inline bool is_seen(enum slot_state state)
 
 static inline bool is_live(enum slot_state state)
 {
-    return state == SLOT_LIVE || state == SLOT_CANCELLED || state == SLOT_ENDING;
+    return state == SLOT_LIVE || state == SLOT_CANCELLED || state == SLOT_LOST || state == SLOT_ENDING;
 }
 
 /* --- words --------------------------------------------------------------------------------------------- */

@@ -164,6 +164,7 @@ enum run_cancel run_table_cancel(struct scoreboard *scoreboard, uint64_t id, uin
             return RUN_CANCEL_UNKNOWN;
         switch (state_of(phase)) {
         case SLOT_LIVE: /* a slot that was taken anew meanwhile has another phase */
+        case SLOT_LOST:
             *owner = atomic_load(&slot->owner);
             if (atomic_compare_exchange_strong(&slot->phase, &phase, with_state(phase, SLOT_CANCELLED)))
                 return RUN_CANCEL_ACCEPTED;
@@ -183,6 +184,27 @@ enum run_cancel run_table_cancel(struct scoreboard *scoreboard, uint64_t id, uin
         }
     }
     return RUN_CANCEL_REPEATED; /* its worker was stopped in the middle of the end: it ends */
+}
+
+bool run_table_report_lost(struct scoreboard *scoreboard, uint64_t id, const char *sandbox_id, uint64_t *owner)
+{
+    int index = run_table_find(scoreboard, id);
+    char held[RUN_SANDBOX_ID_MAX_BYTES + WORD_BYTES] = "";
+    struct run_slot *slot;
+    uint64_t phase;
+
+    if (index < 0)
+        return false;
+    slot = slot_at(scoreboard, (unsigned)index);
+    phase = atomic_load(&slot->phase);
+    if (state_of(phase) != SLOT_LIVE || atomic_load(&slot->id) != id || atomic_load(&slot->lease) != RUN_LEASE_LIVE)
+        return false;
+    get_words(page_at(scoreboard, (unsigned)index)->sandbox_id, held, RUN_SANDBOX_ID_MAX_BYTES);
+    if (strcmp(held, sandbox_id) != 0)
+        return false;
+    *owner = atomic_load(&slot->owner);
+    /* A slot that was taken anew meanwhile has another phase. */
+    return atomic_compare_exchange_strong(&slot->phase, &phase, with_state(phase, SLOT_LOST));
 }
 
 bool run_table_needs_sandbox(const struct scoreboard *scoreboard, uint64_t id)

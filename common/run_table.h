@@ -111,8 +111,9 @@ void run_entry_set(struct run_entry *entry, enum run_string which, const char *t
 /* Shows the record as it now is. */
 void run_entry_publish(struct run_entry *entry);
 
-/* Is it to be cancelled? */
+/* Is it to be cancelled? Was its sandbox seen to be gone? */
 bool run_entry_is_cancelled(const struct run_entry *entry);
+bool run_entry_is_lost(const struct run_entry *entry);
 /*
  * The first half of the end: from here on no cancel is accepted. True if one had been. Then the record is completed,
  * and run_entry_end() shows it as history and lets go of it; the lease stays.
@@ -203,6 +204,12 @@ enum run_cancel {
 
 /* *owner: serial of the worker that has to act. */
 enum run_cancel run_table_cancel(struct scoreboard *scoreboard, uint64_t id, uint64_t *owner, enum run_status *status);
+
+/*
+ * Somebody knows that this sandbox is gone. True when it is that of this live run, which is to be ended: *owner is the
+ * serial of the worker that has to act.
+ */
+bool run_table_report_lost(struct scoreboard *scoreboard, uint64_t id, const char *sandbox_id, uint64_t *owner);
 
 /* Is the run live, or its lease held? Then its sandbox is somebody's business already. */
 bool run_table_needs_sandbox(const struct scoreboard *scoreboard, uint64_t id);

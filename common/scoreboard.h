@@ -47,6 +47,9 @@ struct worker_slot {
 #define SCOREBOARD_SERIAL_SLOT(serial) ((unsigned)((serial) % SCOREBOARD_SLOTS_MAX))
 #define SCOREBOARD_INSTANCE_MAX_BYTES  64
 
+#define SCOREBOARD_WEBHOOK_ID_MAX_BYTES 128
+#define SCOREBOARD_WEBHOOK_SECRET_BYTES 64
+
 /* Cron triggers of an instance. */
 #define SCOREBOARD_SCHEDULES_MAX 64
 
@@ -79,6 +82,13 @@ struct scoreboard {
     atomic_int_least64_t service_known_ms;
     atomic_int_least64_t reconcile_due_ms; /* when a worker looks next for sandboxes that no run knows; 0: never yet */
     atomic_int_least64_t service_asked_ms; /* until when a worker asks it, and no other does */
+    /* What the elected worker registered at the sandbox service; written before has_webhook says so. */
+    atomic_bool has_webhook;
+    char webhook_id[SCOREBOARD_WEBHOOK_ID_MAX_BYTES + 1]; /* "" when the registration failed */
+    uint64_t webhook_key;                                 /* of what was registered */
+    /* The secret that was made for it: 64 hex digits; written before has_webhook_secret says so, and never again. */
+    atomic_bool has_webhook_secret;
+    char webhook_secret[SCOREBOARD_WEBHOOK_SECRET_BYTES + 1];
     struct schedule_slot schedules[SCOREBOARD_SCHEDULES_MAX];
     struct worker_slot slots[SCOREBOARD_SLOTS_MAX];
     alignas(128) atomic_uint ended_runs;  /* remembered */

@@ -9,5 +9,7 @@
 #define STATE_FILE_INSTANCE_NEW "instance.new" /* being written, renamed when it is whole */
 #define STATE_FILE_RUNS         "runs.jsonl"   /* the history of runs; appended to under flock() */
 #define STATE_FILE_RUNS_NEW     "runs.jsonl.new"
+#define STATE_FILE_WEBHOOK      "webhook.json" /* the registration at the sandbox service, with its secret */
+#define STATE_FILE_WEBHOOK_NEW  "webhook.json.new"
 
 #endif

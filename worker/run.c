@@ -585,7 +585,7 @@ bool run_start_detached(struct run_host *host, struct run_order *order, const ch
     return true;
 }
 
-void run_cancel_wanted(struct run_host *host)
+void run_end_wanted(struct run_host *host)
 {
     struct run *run, *next;
 
@@ -593,6 +593,8 @@ void run_cancel_wanted(struct run_host *host)
         next = TAILQ_NEXT(run, link);
         if (run_entry_is_cancelled(&run->entry))
             run_end(run, RUN_ERROR_CANCELLED, RUN_CANCELLED_TEXT);
+        else if (run_entry_is_lost(&run->entry))
+            run_end(run, RUN_ERROR_SANDBOX_LOST, "the sandbox service says that the sandbox was killed");
     }
 }
 

@@ -40,7 +40,7 @@ struct run_host {
     struct run_list runs;
     size_t run_count;    /* live */
     size_t create_count; /* creates in flight whose run has ended */
-    /* The worker of this serial is to call run_cancel_wanted(). */
+    /* The worker of this serial is to call run_end_wanted(). */
     void (*tell_owner)(void *context, uint64_t serial);
     /* Something ended: a worker that drains looks whether it is done. */
     void (*on_progress)(void *context);
@@ -70,8 +70,11 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
 bool run_start_detached(struct run_host *host, struct run_order *order, const char *trigger, const char *missing,
                         uint64_t *id) __attribute__((warn_unused_result));
 
-/* Ends those runs that somebody, in whichever process, wants cancelled. Cost: a look at each live run's slot. */
-void run_cancel_wanted(struct run_host *host);
+/*
+ * Ends those runs that somebody, in whichever process, wants cancelled, or knows to have lost their sandbox. Cost: a
+ * look at each live run's slot.
+ */
+void run_end_wanted(struct run_host *host);
 
 /* Ends all runs with server_shutdown. */
 void run_end_all(struct run_host *host);

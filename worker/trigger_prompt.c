@@ -1,5 +1,6 @@
 #include "worker/trigger_prompt.h"
 
+#include "worker/json_member.h"
 #include "worker/json_sorted.h"
 #include "worker/span.h"
 #include "worker/stderr_text.h"
@@ -67,39 +68,6 @@ static bool show_value(struct evbuffer *out, struct json_text value)
 
 /* --- sources ---------------------------------------------------------------------------------------------- */
 
-static struct json_text member_of(struct json_text object, struct span name)
-{
-    struct json_text_cursor cursor = json_text_enter(object);
-    struct json_text key_text, value, found = {.start = NULL};
-
-    while (json_text_next_member(&cursor, &key_text, &value)) {
-        json_t *key = json_text_string(key_text);
-
-        if (json_string_length(key) == name.length && memcmp(json_string_value(key), name.bytes, name.length) == 0)
-            found = value; /* the last wins */
-        json_decref(key);
-    }
-    return found;
-}
-
-static struct json_text element_of(struct json_text array, struct span name)
-{
-    struct json_text_cursor cursor = json_text_enter(array);
-    struct json_text element;
-    size_t wanted = 0;
-
-    for (size_t i = 0; i < name.length; i++) {
-        if (!isdigit((unsigned char)name.bytes[i]) || i >= 9)
-            return (struct json_text){.start = NULL};
-        wanted = wanted * 10 + (size_t)(name.bytes[i] - '0');
-    }
-    while (json_text_next_element(&cursor, &element)) {
-        if (wanted-- == 0)
-            return element;
-    }
-    return (struct json_text){.start = NULL};
-}
-
 /* path: what follows `body.`. A body that is no object is its member `raw`. */
 static bool show_body(struct evbuffer *out, struct json_text value, struct span path)
 {
@@ -108,12 +76,10 @@ static bool show_body(struct evbuffer *out, struct json_text value, struct span 
 
     while (value.start != NULL && span_next(&path, '.', &name)) {
         if (json_text_type(value) == JSON_TEXT_OBJECT)
-            value = member_of(value, name);
-        else if (is_first && span_is(name, "raw"))
-            ;
-        else if (!is_first && json_text_type(value) == JSON_TEXT_ARRAY)
-            value = element_of(value, name);
-        else
+            value = json_member(value, name);
+        else if (!is_first)
+            value = json_element(value, name);
+        else if (!span_is(name, "raw"))
             value.start = NULL;
         is_first = false;
     }

@@ -178,7 +178,7 @@ static void obey(struct worker *worker, char message)
         end_now(worker);
         break;
     case MASTER_SAYS_LOOK:
-        run_cancel_wanted(&worker->host);
+        run_end_wanted(&worker->host);
         break;
     case MASTER_SAYS_ELECTED:
         be_elected(worker);
@@ -199,7 +199,7 @@ static void tell_owner(void *context, uint64_t serial)
     const char message = WORKER_SAYS_LOOK;
 
     if (serial == worker->host.serial)
-        run_cancel_wanted(&worker->host);
+        run_end_wanted(&worker->host);
     else if (write(worker->context->master_fd, &message, 1) < 0)
         log_debug("cannot tell the master to look: %s", strerror(errno));
 }
@@ -248,7 +248,7 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     atomic_store(&own_slot(worker)->heartbeat_ms, monotonic_ms());
     atomic_store(&own_slot(worker)->failed_kills, (unsigned)kill_queue_failed(worker->host.kills));
     server_sweep(worker->server);
-    run_cancel_wanted(&worker->host);
+    run_end_wanted(&worker->host);
     return_memory(worker);
     log_limit_tick(monotonic_ms());
     if (worker->phase == PHASE_SERVING)

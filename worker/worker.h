@@ -20,11 +20,11 @@
 enum worker_message {
     /* worker to master */
     WORKER_SAYS_READY = 'R', /* it accepts connections */
-    WORKER_SAYS_LOOK = 'l',  /* another worker's run is to be cancelled: tell all to look */
+    WORKER_SAYS_LOOK = 'l',  /* another worker's run is to be ended: tell all to look */
     /* master to worker */
     MASTER_SAYS_DRAIN = 'd', /* a newer generation serves: accept nothing, let the runs end, within graceful_timeout */
     MASTER_SAYS_STOP = 's',  /* the instance stops: as drain, and refuse new runs on open connections */
-    MASTER_SAYS_LOOK = 'L',  /* look which of your runs somebody wants cancelled */
+    MASTER_SAYS_LOOK = 'L',  /* look which of your runs somebody wants ended */
     MASTER_SAYS_ELECTED = 'c', /* you do what one worker of the instance does: schedules, the webhook at the service */
     MASTER_SAYS_REOPEN = 'o',  /* open the log again: it was rotated */
     MASTER_SAYS_END = 'e',     /* end the runs now with server_shutdown, delete their sandboxes (10 s), exit */
