@@ -83,6 +83,7 @@ struct scoreboard {
     atomic_int_least64_t reconcile_due_ms; /* when a worker looks next for sandboxes that no run knows; 0: never yet */
     atomic_int_least64_t service_asked_ms; /* until when a worker asks it, and no other does */
     /* What the elected worker registered at the sandbox service; written before has_webhook says so. */
+    atomic_uint_least64_t webhook_busy; /* serial of the worker that has a request about it under way */
     atomic_bool has_webhook;
     char webhook_id[SCOREBOARD_WEBHOOK_ID_MAX_BYTES + 1]; /* "" when the registration failed */
     uint64_t webhook_key;                                 /* of what was registered */

@@ -23,7 +23,7 @@ struct agent_output_handlers {
 
 /* Part of a run; the members are read only outside of agent_output.c. */
 struct agent_output {
-    bool detached; /* nobody ever listens, and what it says counts all the same */
+    bool detached;               /* nobody ever listens, and what it says counts all the same */
     struct event_stream *stream; /* NULL: nobody listens */
     struct line_buffer lines;
     struct stderr_text errors;

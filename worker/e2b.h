@@ -133,8 +133,8 @@ void e2b_kill_process(const struct e2b_context *e2b, const struct e2b_sandbox *s
 bool e2b_valid_sandbox_id(const char *id);
 
 /*
- * Sends one request to the control API, with nobody to repeat it: fills in URL, socket and headers. NULL for lack of
- * memory, without a callback.
+ * Sends one request to the control API, with nobody to repeat it: fills in URL, socket and headers; a body is JSON.
+ * NULL for lack of memory, without a callback.
  */
 struct http_transfer *e2b_api_send(struct http_client *http, const struct e2b_service *service, const char *path,
                                    struct http_request *request) __attribute__((warn_unused_result));

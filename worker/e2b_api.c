@@ -107,7 +107,9 @@ struct http_transfer *e2b_api_send(struct http_client *http, const struct e2b_se
     request->url = url;
     request->unix_socket = service->unix_socket;
     request->headers = NULL;
-    if (url != NULL && (*service->api_key == '\0' || http_add_header(&request->headers, "X-API-KEY", service->api_key)))
+    if (url != NULL &&
+        (request->body == NULL || http_add_header(&request->headers, "Content-Type", "application/json")) &&
+        (*service->api_key == '\0' || http_add_header(&request->headers, "X-API-KEY", service->api_key)))
         transfer = http_client_send(http, request);
     free(url);
     return transfer;

@@ -31,6 +31,7 @@ static const struct route fixed[] = {
     {.method = EVHTTP_REQ_GET, .path = "/openapi.json", .handler = route_openapi},
     {.method = EVHTTP_REQ_GET, .path = "/docs", .handler = route_docs},
     {.method = EVHTTP_REQ_GET, .path = "/redoc", .handler = route_docs},
+    {.method = EVHTTP_REQ_POST, .path = "/webhooks/e2b", .handler = route_webhook},
     {.method = EVHTTP_REQ_POST, .path = "/slack/events", .handler = route_slack},
 };
 

@@ -38,6 +38,7 @@ void route_ready(struct exchange *exchange);
 void route_metrics(struct exchange *exchange);
 void route_status(struct exchange *exchange);
 void route_trigger(struct exchange *exchange);
+void route_webhook(struct exchange *exchange);
 
 /* Does GET /health with this query need the bearer? */
 bool route_health_is_deep(struct span query);

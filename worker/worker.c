@@ -9,6 +9,7 @@
 #include "worker/page.h"
 #include "worker/project_dir.h"
 #include "worker/recovery.h"
+#include "worker/registration.h"
 #include "worker/routes.h"
 #include "worker/run.h"
 #include "worker/scheduler.h"
@@ -46,6 +47,7 @@ struct worker {
     struct route_context routing;
     struct route *routes;
     struct scheduler *scheduler;
+    struct registration *registration;
     struct recovery *recovery;
     uint64_t trimmed_at_runs; /* ended when memory was returned last */
     struct event *heartbeat;
@@ -78,7 +80,8 @@ static bool is_idle(const struct worker *worker)
 {
     return server_has_stopped_accepting(worker->server) && worker->host.run_count == 0 &&
            worker->host.create_count == 0 && stray_search_in_flight(worker->host.strays) == 0 &&
-           kill_queue_length(worker->host.kills) == 0 && server_open_requests(worker->server, waits_for(worker)) == 0;
+           kill_queue_length(worker->host.kills) == 0 && !registration_is_busy(worker->registration) &&
+           server_open_requests(worker->server, waits_for(worker)) == 0;
 }
 
 static void leave_if_idle(void *context)
@@ -112,6 +115,7 @@ static void end_now(struct worker *worker)
     worker->phase = PHASE_ENDING;
     worker->routing.stopping = true;
     run_end_all(&worker->host);
+    registration_stop(worker->registration);
     timer_start(worker->phase_timer, WORKER_DELETE_GRACE_MS);
     leave_if_idle(worker);
 }
@@ -158,8 +162,10 @@ static enum schedule_outcome fire(void *context, const struct trigger *trigger, 
 /* From now on this worker does what one worker of the instance does. */
 static void be_elected(struct worker *worker)
 {
-    if (worker->phase == PHASE_SERVING)
-        scheduler_start(worker->scheduler);
+    if (worker->phase != PHASE_SERVING)
+        return;
+    scheduler_start(worker->scheduler);
+    registration_start(worker->registration);
 }
 
 /* --- master ------------------------------------------------------------------------------------------- */
@@ -168,10 +174,12 @@ static void obey(struct worker *worker, char message)
 {
     switch (message) {
     case MASTER_SAYS_DRAIN:
+        registration_resign(worker->registration);
         drain(worker);
         break;
     case MASTER_SAYS_STOP:
         worker->routing.stopping = true;
+        registration_stop(worker->registration);
         drain(worker);
         break;
     case MASTER_SAYS_END:
@@ -253,6 +261,7 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     log_limit_tick(monotonic_ms());
     if (worker->phase == PHASE_SERVING)
         recovery_tick(worker->recovery);
+    registration_tick(worker->registration);
     leave_if_idle(worker);
 }
 
@@ -335,7 +344,14 @@ static bool set_up(struct worker *worker)
                                       &(struct scheduler_handlers){.fire = fire, .context = worker});
     host->strays = stray_search_new(worker->http, worker->base, host->kills, context->instance);
     worker->recovery = recovery_new(host, context->local_socket, context->environment);
-    if (host->strays == NULL || worker->recovery == NULL || worker->scheduler == NULL)
+    worker->registration =
+        registration_new(&(struct registration_options){.host = host,
+                                                        .environment = context->environment,
+                                                        .state_dir = context->state_dir,
+                                                        .url = project_dir_webhook_url(host->project_dir),
+                                                        .on_idle = leave_if_idle,
+                                                        .context = worker});
+    if (host->strays == NULL || worker->recovery == NULL || worker->scheduler == NULL || worker->registration == NULL)
         return false;
     kill_queue_on_empty(host->kills, leave_if_idle, worker);
     return watch(worker) && server_listen(worker->server, context->scoreboard, context->slot, context->listen_fds,
@@ -344,6 +360,7 @@ static bool set_up(struct worker *worker)
 
 static void tear_down(struct worker *worker)
 {
+    registration_free(worker->registration);
     scheduler_free(worker->scheduler);
     server_free(worker->server);
     free(worker->routes);

@@ -154,7 +154,7 @@ class Ledger:
     def of_runs(self) -> list[Entry]:
         """All requests but those that the server makes on its own."""
         with self.changed:
-            return [entry for entry in self.entries if entry.stage not in ("survey", "api_health")]
+            return [entry for entry in self.entries if entry.stage not in ("survey", "api_health", "register", "unregister")]
 
     def of_run(self, run_id: str) -> list[Entry]:
         """All requests of one run in order of arrival."""

@@ -33,6 +33,7 @@ from aiohttp import web
 from double_faults import BEFORE_ANSWER, IN_STREAM, Dropped, Fault, cut, error_answer
 from double_ledger import Ledger, Sandbox
 from double_stream import SIGNAL_TEXTS, AgentStream
+from double_webhooks import Webhooks
 
 DEFAULT_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 AGENT_CONFIG = "/opt/agent-runner/agent_config.json"
@@ -59,6 +60,7 @@ class E2BDouble:
         self.key = key
         self.templates = templates  # None: every template exists
         self.ledger = Ledger()
+        self.webhooks = Webhooks()
         self.port = 0
         self._faults: list[Fault] = []
         self._gates: dict[str, asyncio.Event] = {}
@@ -245,6 +247,7 @@ class E2BDouble:
         table = {
             ("POST", "/sandboxes", False): ("create", self._create),
             ("GET", "/v2/sandboxes", False): ("find" if self._names_a_run(request) else "survey", self._find),
+            ("POST", "/events/webhooks", False): ("register", self._register),
             ("GET", "/health", False): ("api_health", self._api_health),
             ("GET", "/health", True): ("probe", self._probe),
             ("POST", "/files", True): ("upload", self._upload),
@@ -255,6 +258,8 @@ class E2BDouble:
         found = table.get((request.method, request.path, envd))
         if not found and not envd and request.method == "DELETE" and request.path.startswith("/sandboxes/"):
             found = ("kill", self._kill)
+        if not found and not envd and request.method == "DELETE" and request.path.startswith("/events/webhooks/"):
+            found = ("unregister", self._unregister)
         return found or ("unknown", self._unknown)
 
     @staticmethod
@@ -324,6 +329,15 @@ class E2BDouble:
         self.ledger.add_sandbox(sandbox)
         self._loop.call_later(sandbox.ttl, lambda: None if sandbox.dead else self.lose_sandbox(sandbox))
         return sandbox
+
+    async def _register(self, _request, body, _sandbox, entry) -> web.Response:
+        """POST /events/webhooks."""
+        self._check(entry, self.webhooks.breaches(body))
+        return self.webhooks.register(body)
+
+    async def _unregister(self, request, _body, _sandbox, _entry) -> web.Response:
+        """DELETE /events/webhooks/{id}."""
+        return self.webhooks.delete(request.path.rsplit("/", 1)[-1])
 
     async def _kill(self, request, body, sandbox, entry) -> web.Response:
         """DELETE /sandboxes/{id}."""

@@ -32,6 +32,11 @@ class ThreadedDouble:
         return self._double.ledger
 
     @property
+    def webhooks(self) -> dict[str, dict]:
+        """Where events would be sent, by the ids of the registrations."""
+        return dict(self._double.webhooks.present)
+
+    @property
     def port(self) -> int:
         """Where it listens."""
         return self._double.port
