@@ -5,6 +5,8 @@ status that nobody knows how to provoke fails the test, so a new one comes with 
 """
 
 import asyncio
+import base64
+import hashlib
 import json
 import re
 import resource
@@ -29,6 +31,7 @@ NOT_DESCRIBED = {"/openapi.json", "/docs", "/redoc"}
 RECORD_ONLY = {"client_gone", "agent_error", "agent_result", "worker_lost"}
 UNKNOWN_RUN = "0123456789abcdef"
 KEY = "a key of more than thirty-two bytes".replace(" ", "-")
+WEBHOOK_SECRET = "the secret of the webhook"
 # Room for a body of nearly body_limit to come in, but not to be put together: between 17 and 32 MB.
 LARGE_BODY_BYTES = 15_900_000
 MEMORY_LEFT = 25_000_000
@@ -80,6 +83,7 @@ def unnamed(path: str) -> str:
 def routes() -> dict[tuple[str, str], list | None]:
     """The server's own table: method and path, and what the document has to say of the bearer."""
     text = (REPOSITORY / "worker/routes.c").read_text()
+    text = text.partition("struct route fixed[]")[2].partition("\n};")[0]  # what follows are those of triggers
     rows = re.findall(r"\{\.method = EVHTTP_REQ_(\w+),\s*\.path = \"([^\"]+)\"([^}]*)\}", text)
     assert len(rows) == text.count(".handler"), "a route that this test cannot read"
     found: dict[tuple[str, str], list | None] = {}
@@ -377,6 +381,12 @@ def cancel_held(server, method, path):
         return plain(server, method, path.replace(UNKNOWN_RUN, run_id))
 
 
+def signed_event(server, method, path):
+    """An event of the sandbox service, as it signs it."""
+    signature = base64.b64encode(hashlib.sha256(WEBHOOK_SECRET.encode() + b"{}").digest()).decode()
+    return read_reply(server, request_bytes(method, path, b"{}", E2b_Signature=signature))
+
+
 # How to see a status: on one route, or on any.
 PROVOKED: dict[str, Callable[..., Reply]] = {
     "POST /query 200": run,
@@ -394,6 +404,8 @@ PROVOKED: dict[str, Callable[..., Reply]] = {
     "POST /runs/{run_id}/cancel 404": plain,
     "POST /runs/{run_id}/cancel 409": known_run,
     "GET /ready 503": ask_when_full,
+    "POST /webhooks/e2b 200": signed_event,
+    "POST /webhooks/e2b 401": empty_object,
     "POST /slack/events 503": plain,
     "200": plain,
     "307": slash_after,
@@ -493,7 +505,8 @@ async def test_every_documented_status_is_seen(double, start_server, client, met
     sanitized = "san-" in str(BUILD)
     if sanitized and PROVOKED.get(f"{method} {path} {status}") is no_memory:
         pytest.skip("a sanitizer ends the program where memory is lacking")
-    server = start_server("--header-timeout", "1", "--max-runs", "1", workers=1, env={"SANDSTORM_API_KEY": KEY})
+    env = {"SANDSTORM_API_KEY": KEY, "SANDSTORM_WEBHOOK_SECRET": WEBHOOK_SECRET}
+    server = start_server("--header-timeout", "1", "--max-runs", "1", workers=1, env=env)
     reply = await provoke(double, server, client, method, path, status)
     assert reply.status == int(status), reply
     response = resolve(node)
