@@ -9,7 +9,7 @@
 #   make check-deb  look at the package: lintian, contents, dependencies
 #   make check-vm   boot a Debian 12, install the package with apt, run, reload, upgrade, kill, purge (as root)
 #   make lint       layout, clang-tidy, cppcheck, layers
-#   make bench      what requests cost, against a yardstick of the same run
+#   make bench      what requests cost, against yardsticks of the same run; BENCH_ARGS=... goes to tests/bench/relay.py (--only, --rounds)
 #   make fuzz       libFuzzer on each parser, FUZZ_SECONDS=60 each; new inputs stay in build/fuzz/
 #   make clean      remove build/
 #
@@ -87,6 +87,7 @@ lib_objects = $(call objects,$(filter-out $(MAINS),$(call sources,$(1))))
 LIBS  := $(foreach d,common master worker sandboxd,$(BUILD)/lib$(d).a)
 UNITS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/bench_*.c)))
+BENCH_TOOLS := $(BUILD)/bench/simulator $(BUILD)/bench/load
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 RACES := $(patsubst tests/unit/race_%.c,$(BUILD)/race/%,$(sort $(wildcard tests/unit/race_*.c)))
 REPLAYS := $(patsubst %,$(BUILD)/replay/%,$(FUZZ_TARGETS))
@@ -315,7 +316,7 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 # Packages and SDKs have targets of their own: check-deb, check-vm, check-sdk. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 # -n auto: in several processes (tests/parallel.py); PYTEST_ARGS=-n0 runs them one after the other.
 check: all venv template
-	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(RACES) $(BUILD)/layers-ok
+	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(RACES) $(BENCH_TOOLS) $(BUILD)/layers-ok
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
 	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package --ignore=tests/conformance -n auto $(PYTEST_ARGS)
 
@@ -344,11 +345,12 @@ check-sdk: all deps-run deps-template
 	SANDSTORM_NODE=$$node SANDSTORM_BUILD=$(BUILD) $(SDK)/venv/bin/python -m pytest --confcutdir=tests/conformance tests/conformance $(PYTEST_ARGS)
 
 # --- bench --------------------------------------------------------------------------------------
-# BENCH_ARGS: of tests/bench/relay.py, as in BENCH_ARGS='--rounds 1 --streams 1000'.
-BENCH_TOOLS := $(BUILD)/bench/simulator $(BUILD)/bench/load
+# BENCH_ARGS: of tests/bench/relay.py, as in BENCH_ARGS='--only paced,flood --rounds 1'. The Python server's packages are its own business:
+# where they cannot be had, the table says so.
 
 bench: all deps-run
 	$(Q)test -x /usr/sbin/nginx || $(MAKE) --no-print-directory install-program PROGRAM=nginx
+	$(call install_packages,python3-venv)
 	$(Q)$(MAKE) --no-print-directory $(BENCHES) $(BENCH_TOOLS)
 	$(Q)for bench in $(BENCHES); do $$bench || exit 1; done
 	$(Q)$(PYTHON) tests/bench/relay.py --build $(BUILD) $(BENCH_ARGS)

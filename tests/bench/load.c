@@ -2,11 +2,12 @@
  * load: opens many streams at once and checks every event of each: its run, its number, its bytes, and how long it
  * took.
  *
- *     load --port P --streams N --bytes B [--path /query|/sse] [--events E] [--ramp N/s] [--read-rate BYTES/s]
+ *     load --port P [--port P]... --streams N --bytes B [--path /query|/sse] [--events E] [--ramp N/s] [--read-rate
+ * BYTES/s]
  *
- * Streams open at the ramp's rate and are read to their end. Once a second, and at the end, a line of JSON tells how
- * far it is; the last one has "over":true and the distributions. Ends by itself, or on TERM. Exit 1 when an event was
- * lost, doubled, out of order or another's, or a stream did not end as it should.
+ * Streams open at the ramp's rate, on each port as many as on the others, and are read to their end. Once a second, and
+ * at the end, a line of JSON tells how far it is; the last one has "over":true and the distributions. Ends by itself,
+ * or on TERM. Exit 1 when an event was lost, doubled, out of order or another's, or a stream did not end as it should.
  */
 #include "tests/bench/program.h"
 #include "tests/bench/wire.h"
@@ -26,6 +27,7 @@
 #include <strings.h>
 
 #define RAMP_STEP_MS   10
+#define PORTS_MAX      16
 #define RUN_HEADER     "\r\nX-Sandstorm-Run-Id: "
 #define DATA_PREFIX    "data: "
 #define EVENT_PREFIX   "{\"type\":\"assistant\",\"seq\":"
@@ -36,7 +38,8 @@
 #define BUCKETS      (PER_DOUBLING * 33)
 
 static struct {
-    int port;
+    uint16_t ports[PORTS_MAX];
+    size_t ports_count;
     uint64_t streams, bytes, events, ramp, read_rate;
     const char *path;
 } options = {.streams = 100, .bytes = 200, .ramp = 500, .path = "/query"};
@@ -295,8 +298,9 @@ static void on_event(struct bufferevent *bufferevent, short what, void *context)
 
 static void begin_stream(void)
 {
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons((uint16_t)options.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons(options.ports[seen.begun % options.ports_count]),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     static const char body[] = "{\"prompt\":\"measure\"}";
     struct stream *stream = must(calloc(1, sizeof *stream));
 
@@ -351,6 +355,15 @@ static void on_reset(evutil_socket_t fd, short what, void *context)
 
 /* --- start --------------------------------------------------------------------------------------------- */
 
+static void add_port(uint64_t port)
+{
+    if (port == 0 || port > UINT16_MAX || options.ports_count == PORTS_MAX) {
+        fprintf(stderr, "load: at most %d ports, from 1 to %d\n", PORTS_MAX, UINT16_MAX);
+        exit(2);
+    }
+    options.ports[options.ports_count++] = (uint16_t)port;
+}
+
 static void read_options(int argc, char *argv[])
 {
     static const struct option known[] = {
@@ -371,11 +384,11 @@ static void read_options(int argc, char *argv[])
         if (letter == 'u')
             options.path = optarg;
         else if (letter == 'p')
-            options.port = (int)program_number(optarg);
+            add_port(program_number(optarg));
         else
             *numbers[letter] = program_number(optarg);
     }
-    if (options.port == 0 || options.ramp == 0) {
+    if (options.ports_count == 0 || options.ramp == 0) {
         fprintf(stderr, "load: --port is needed, --ramp is not 0\n");
         exit(2);
     }

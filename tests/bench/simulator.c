@@ -3,11 +3,14 @@
  * one loopback port (the answers of e2b.md part 0, as far as a run asks for them).
  *
  *     simulator --port P [--events N] [--bytes B] [--interval-us U] [--delay-ms D] [--tls-cert PEM --tls-key PEM]
+ *               [--fault lose|double|tear|stray|cut]
  *
  * The agent of each sandbox prints N numbered lines of B bytes, one every U microseconds, or with 0 as fast as they are
  * taken. Every answer but an event waits D milliseconds, which stands for the way there and back. POST /sse gives the
  * same lines as ready-made Server-Sent Events, for a proxy that only relays: its X-Run header names the run. GET
- * /ledger tells what was made, deleted and printed.
+ * /ledger tells what was made, deleted and printed. On USR1 every agent is done: its stream ends when its next line
+ * would have come, so that what was printed can be compared with what arrived. A fault spoils one event of every
+ * stream, or cuts its end off: so it is tested that the load generator notices.
  *
  * A sandbox's id holds its run's: there is no table to look into.
  */
@@ -42,12 +45,27 @@
 #define FIRST_LINE     "{\"type\":\"system\",\"subtype\":\"init\",\"session_id\":\"s\",\"model\":\"simulated\"}\n"
 #define LAST_LINE                                                                                                      \
     "{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"num_turns\":1,\"total_cost_usd\":0.01}\n"
+#define FAULTY_EVENT   3
+#define STRAY_RUN      "ffffffffffffffff"
 #define EVENT_STREAM   "text/event-stream"
 #define CONNECT_STREAM "application/connect+json"
+
+/* What is done to event FAULTY_EVENT of a stream. */
+enum fault {
+    FAULT_NONE,
+    FAULT_LOSE,
+    FAULT_DOUBLE,
+    FAULT_TEAR,  /* a byte is missing */
+    FAULT_STRAY, /* another run's */
+    FAULT_CUT,   /* not to an event: the agent's last line is missing */
+};
+
+static const char *const fault_names[] = {"none", "lose", "double", "tear", "stray", "cut"};
 
 static struct {
     uint64_t events, interval_us, bytes;
     int port, delay_ms;
+    enum fault fault;
     const char *tls_cert, *tls_key;
 } options = {.events = 100, .interval_us = 200000, .bytes = 200};
 
@@ -139,13 +157,27 @@ static void add_line(struct connection *connection, struct evbuffer *out, const 
     add_envelope(out, 0, text, used + sizeof DATA_AFTER - 1);
 }
 
+/* The next numbered line, with its LF: its length. */
+static size_t write_event(struct connection *connection, enum fault fault)
+{
+    size_t bytes = options.bytes - (fault == FAULT_TEAR);
+    int length = sprintf(connection->line, WIRE_FORMAT, connection->next,
+                         fault == FAULT_STRAY ? STRAY_RUN : connection->run, wire_now_us());
+
+    memset(connection->line + length, 'x', bytes - (size_t)length);
+    memcpy(connection->line + bytes - sizeof WIRE_END, WIRE_END "\n", sizeof WIRE_END);
+    return bytes;
+}
+
 static void add_event(struct connection *connection, struct evbuffer *out)
 {
-    int length = sprintf(connection->line, WIRE_FORMAT, connection->next, connection->run, wire_now_us());
+    enum fault fault = connection->next == FAULTY_EVENT ? options.fault : FAULT_NONE;
+    size_t length = write_event(connection, fault);
 
-    memset(connection->line + length, 'x', options.bytes - (size_t)length);
-    memcpy(connection->line + options.bytes - sizeof WIRE_END, WIRE_END "\n", sizeof WIRE_END);
-    add_line(connection, out, connection->line, options.bytes);
+    if (fault != FAULT_LOSE)
+        add_line(connection, out, connection->line, length);
+    if (fault == FAULT_DOUBLE)
+        add_line(connection, out, connection->line, length);
     connection->next++;
     ledger.events++;
     ledger.bytes += options.bytes;
@@ -155,7 +187,8 @@ static void end_stream(struct connection *connection, struct evbuffer *out)
 {
     static const char end[] = "{\"event\":{\"end\":{\"exited\":true,\"status\":\"exit status 0\"}}}";
 
-    add_line(connection, out, LAST_LINE, sizeof LAST_LINE - 1);
+    if (options.fault != FAULT_CUT)
+        add_line(connection, out, LAST_LINE, sizeof LAST_LINE - 1);
     if (connection->stream == STREAM_CONNECT) {
         add_envelope(out, 0, end, sizeof end - 1);
         add_envelope(out, END_OF_STREAM, "{}", 2);
@@ -466,15 +499,38 @@ static void on_accept_error(struct evconnlistener *listener, void *context)
     fail("accept");
 }
 
+/* USR1: no agent has anything more to print. */
+static void on_done(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    (void)context;
+    options.events = 0;
+}
+
 /* --- start --------------------------------------------------------------------------------------------- */
+
+static enum fault fault_by_name(const char *name)
+{
+    for (size_t i = 0; i < sizeof fault_names / sizeof fault_names[0]; i++) {
+        if (strcmp(name, fault_names[i]) == 0)
+            return (enum fault)i;
+    }
+    fprintf(stderr, "simulator: no fault is called %s\n", name);
+    exit(2);
+}
 
 static void read_options(int argc, char *argv[])
 {
-    static const struct option known[] = {
-        {"port", required_argument, NULL, 'p'},     {"events", required_argument, NULL, 'e'},
-        {"bytes", required_argument, NULL, 'b'},    {"interval-us", required_argument, NULL, 'i'},
-        {"delay-ms", required_argument, NULL, 'd'}, {"tls-cert", required_argument, NULL, 'c'},
-        {"tls-key", required_argument, NULL, 'k'},  {NULL, 0, NULL, 0}};
+    static const struct option known[] = {{"port", required_argument, NULL, 'p'},
+                                          {"events", required_argument, NULL, 'e'},
+                                          {"bytes", required_argument, NULL, 'b'},
+                                          {"interval-us", required_argument, NULL, 'i'},
+                                          {"delay-ms", required_argument, NULL, 'd'},
+                                          {"tls-cert", required_argument, NULL, 'c'},
+                                          {"tls-key", required_argument, NULL, 'k'},
+                                          {"fault", required_argument, NULL, 'f'},
+                                          {NULL, 0, NULL, 0}};
     int letter;
 
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -499,6 +555,9 @@ static void read_options(int argc, char *argv[])
             break;
         case 'k':
             options.tls_key = optarg;
+            break;
+        case 'f':
+            options.fault = fault_by_name(optarg);
             break;
         default:
             exit(2);
@@ -528,6 +587,7 @@ int main(int argc, char *argv[])
     read_options(argc, argv);
     read_certificate();
     base = program_loop();
+    program_catch(base, SIGUSR1, on_done);
     address.sin_port = htons((uint16_t)options.port);
     listener = evconnlistener_new_bind(base, on_accept, NULL, LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_FREE, LISTEN_BACKLOG,
                                        (struct sockaddr *)(void *)&address, sizeof address);
