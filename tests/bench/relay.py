@@ -120,12 +120,15 @@ PARTS = {"far": far, "flood": flood, "python": python, "paced": paced, "tls": tl
          "reload": reload}  # fmt: skip
 
 
-def run(case: Case, rounds: int) -> dict[str, list[dict]]:
-    """What each round found of each subject; they change places from round to round."""
+def run(bench: Bench, case: Case, rounds: int) -> dict[str, list[dict]]:
+    """What each round found of each subject; they change places from round to round. One that cannot be measured is a fault."""
     found: dict[str, list[dict]] = {name: [] for name in case.subjects}
     for number in range(1 if case.is_once else rounds):
         for name in case.subjects if number % 2 == 0 else reversed(case.subjects):
-            found[name].append(case.measure(name))
+            try:
+                found[name].append(case.measure(name))
+            except AssertionError as reason:
+                bench.faults.append(f"{name}, {case.name}: {reason}")
     return found
 
 
@@ -135,8 +138,8 @@ def measure(bench: Bench, given: argparse.Namespace) -> Iterator[tuple[str, dict
     for part in given.only:
         for case in PARTS[part](bench, given):
             measured = report.moment() | options
-            rounds = run(case, given.rounds)
-            figures = {name: report.median(found) for name, found in rounds.items()}
+            rounds = run(bench, case, given.rounds)
+            figures = {name: report.median(found) for name, found in rounds.items() if found}
             if "direct" in figures:
                 case.notes.append(f"with no server between, p50 is {figures['direct']['p50_us']:.0f} µs and"
                                   f" p99 {figures['direct']['p99_us']:.0f} µs")  # fmt: skip
