@@ -10,7 +10,7 @@
     paced    so many streams of five events a second
     tls      as paced, with TLS to the sandbox service (the fewest streams of --streams)
     size     how memory, CPU and latency grow with the number of open runs, each with an event a second
-    python   a FastAPI server does the same in turns with the two of paced (the fewest streams of --streams)
+    python   a FastAPI server takes its turns too: far, flood, and the fewest streams of paced
     balance  how evenly 16 and 64 streams that open at once are spread over the workers
     reload   two reloads while 1,000 streams are open or come
 
@@ -59,14 +59,26 @@ def streams(bench: Bench, given: argparse.Namespace, count: int, interval_us: in
     return lambda name: bench.paced(name, count, given.seconds, interval_us, RAMP_PER_S[name], **options)
 
 
-def far(bench: Bench, _given: argparse.Namespace) -> Iterator[Case]:
+def rivals(bench: Bench, given: argparse.Namespace) -> tuple[tuple[str, ...], list[str]]:
+    """Ours and nginx, and the Python server if it is wanted; a note when it cannot be had."""
+    if "python" not in given.only:
+        return ("sandstorm", "nginx"), []
+    lack = python_lack(bench.build)
+    if lack:
+        return ("sandstorm", "nginx"), [f"the Python server was not measured, its packages cannot be had: {lack}"]
+    return ("sandstorm", "nginx", "python"), []
+
+
+def far(bench: Bench, given: argparse.Namespace) -> Iterator[Case]:
     """Time to the first event."""
-    yield Case("far service", "far", ("sandstorm", "nginx"), bench.first_event)
+    subjects, notes = rivals(bench, given)
+    yield Case("far service", "far", subjects, bench.first_event, notes)
 
 
-def flood(bench: Bench, _given: argparse.Namespace) -> Iterator[Case]:
+def flood(bench: Bench, given: argparse.Namespace) -> Iterator[Case]:
     """Speed."""
-    yield Case("flood", "flood", ("sandstorm", "nginx"), bench.flood)
+    subjects, notes = rivals(bench, given)
+    yield Case("flood", "flood", subjects, bench.flood, notes)
 
 
 def paced(bench: Bench, given: argparse.Namespace) -> Iterator[Case]:
@@ -79,10 +91,8 @@ def paced(bench: Bench, given: argparse.Namespace) -> Iterator[Case]:
 def python(bench: Bench, given: argparse.Namespace) -> Iterator[Case]:
     """What our users would have, in turns with the others."""
     count = min(given.streams)
-    lack = python_lack(bench.build)
-    yield Case(f"{count} x 5/s", "paced", ("sandstorm", "nginx") if lack else ("sandstorm", "nginx", "python"),
-               streams(bench, given, count, PACED_US),
-               [f"the Python server was not measured, its packages cannot be had: {lack}"] if lack else [])  # fmt: skip
+    subjects, notes = rivals(bench, given)
+    yield Case(f"{count} x 5/s", "paced", subjects, streams(bench, given, count, PACED_US), notes)
 
 
 def tls(bench: Bench, given: argparse.Namespace) -> Iterator[Case]:
@@ -123,7 +133,7 @@ PARTS = {"far": far, "flood": flood, "python": python, "paced": paced, "tls": tl
 def run(bench: Bench, case: Case, rounds: int) -> dict[str, list[dict]]:
     """What each round found of each subject; they change places from round to round. One that cannot be measured is a fault."""
     found: dict[str, list[dict]] = {name: [] for name in case.subjects}
-    for number in range(1 if case.is_once else rounds):
+    for number in range(rounds):
         for name in case.subjects if number % 2 == 0 else reversed(case.subjects):
             try:
                 found[name].append(case.measure(name))
@@ -134,11 +144,11 @@ def run(bench: Bench, case: Case, rounds: int) -> dict[str, list[dict]]:
 
 def measure(bench: Bench, given: argparse.Namespace) -> Iterator[tuple[str, dict]]:
     """Each load with what is written down of it."""
-    options = {name: getattr(given, name) for name in ("rounds", "seconds", "bytes", "workers")}
+    how = report.moment() | {name: getattr(given, name) for name in ("seconds", "bytes", "workers")}
     for part in given.only:
         for case in PARTS[part](bench, given):
-            measured = report.moment() | options
-            rounds = run(bench, case, given.rounds)
+            measured = how | {"rounds": 1 if case.is_once else given.rounds}
+            rounds = run(bench, case, measured["rounds"])
             figures = {name: report.median(found) for name, found in rounds.items() if found}
             if "direct" in figures:
                 case.notes.append(f"with no server between, p50 is {figures['direct']['p50_us']:.0f} µs and"

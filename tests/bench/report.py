@@ -145,6 +145,17 @@ def tell(results: dict) -> None:
             print(f"{cells[0]:<{WIDTHS[0]}} ({cells[1]})", flush=True)
 
 
+def _growth(results: dict) -> Iterator[str]:
+    """How memory, CPU and latency grow with the number of runs: ours, and in brackets nginx's."""
+    keys = ("kib", "percent", "cpu", "p50", "p99")
+    yield "| runs, an event a second each | " + " | ".join(FIGURES[key].label for key in keys) + " |"
+    yield "|---|" + "---:|" * len(keys)
+    for load, found in results["loads"].items():
+        if found["kind"] in ("growth", "size"):
+            cells = (_cells(FIGURES[key], None, found["figures"]) for key in keys)
+            yield f"| {load} | " + " | ".join(f"{ours} ({theirs})" for ours, theirs, *_ in cells) + " |"
+
+
 def markdown(results: dict) -> str:
     """As in RESULTS.md."""
     lines = [", ".join(f"{name} {value}" for name, value in results["machine"].items()) + ".", "", "| " + " | ".join(HEADS) + " |",
@@ -155,6 +166,7 @@ def markdown(results: dict) -> str:
             lines.append("| " + " | ".join(cells) + " |")
         else:
             notes.append(f"* {cells[0]}: {cells[1]}.")
+    lines += ["", "How it grows, ours and in brackets nginx's:", "", *_growth(results)]
     measured: dict[str, list[str]] = {}
     for load, found in results["loads"].items():
         how = ", ".join(f"{name} {value}" for name, value in found["measured"].items())
