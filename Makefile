@@ -70,7 +70,7 @@ PKGS_common   :=
 PKGS_master   :=
 PKGS_worker   := libevent libcurl jansson libcrypto libssl
 PKGS_sandboxd := libevent jansson libcrypto libseccomp zlib
-PKGS_cli      :=
+PKGS_cli      := libcurl jansson
 PKGS_unit     := cmocka $(PKGS_worker)
 PKGS_bench    := $(PKGS_worker) libevent_openssl
 PKGS_fuzz     := $(PKGS_worker)
@@ -154,7 +154,7 @@ $(BUILD)/sandstorm: $(BUILD)/obj/master/main.o $(BUILD)/libmaster.a $(BUILD)/lib
 $(BUILD)/sandboxd: $(BUILD)/obj/sandboxd/main.o $(BUILD)/libsandboxd.a $(BUILD)/libcommon.a
 	$(call link,$(call pkg_libs,sandboxd))
 
-$(BUILD)/ds: $(BUILD)/obj/cli/ds.o $(BUILD)/libcommon.a
+$(BUILD)/ds: $(call objects,$(call sources,cli)) $(BUILD)/libcommon.a
 	$(call link,$(call pkg_libs,cli))
 
 # The init of a sandbox is static: it runs where the host's libraries may be another version's. Never sanitized.

@@ -1,121 +1,129 @@
 /*
- * ds: the command people type. `ds serve --host 0.0.0.0 --port 8000 ...` runs the sandstorm that stands beside it.
+ * ds: the command people type: runs agents on a Sandstorm server, looks at its runs, and prepares a server of one's
+ * own.
  */
+#include "cli/ds.h"
+
+#include "cli/interrupt.h"
+#include "cli/options.h"
+
+#include <curl/curl.h>
 #include <errno.h>
-#include <limits.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define EXIT_USAGE      2
-#define DEFAULT_HOST    "127.0.0.1"
-#define DEFAULT_PORT    "8000"
-#define SERVER          "sandstorm"
-#define BIND_ITEM_BYTES 512
+struct command {
+    const char *name;
+    const char *title; /* "ds NAME", for messages */
+    const char *arguments;
+    const char *summary;
+    int (*run)(int argc, char *argv[]);
+};
 
-static const char usage_text[] =
-    "usage: ds serve [--host HOST] [--port PORT] [--SETTING VALUE]...\n"
-    "       ds --help | --version\n"
-    "\n"
-    "  serve    run the server: `sandstorm --bind HOST:PORT` with the other settings as given\n"
-    "           (default host " DEFAULT_HOST ", port " DEFAULT_PORT "; `sandstorm --help` lists the settings)\n";
+static const struct command commands[] = {
+    {"query", "ds query", "PROMPT", "run an agent; `ds PROMPT` is the same", command_query},
+    {"runs", "ds runs", "", "list runs", command_runs},
+    {"show", "ds show", "ID", "show one run", command_show},
+    {"cancel", "ds cancel", "ID...", "cancel runs", command_cancel},
+    {"status", "ds status", "", "show workers, runs and limits", command_status},
+    {"replay", "ds replay", "ID", "run a prompt again and compare", command_replay},
+    {"serve", "ds serve", "", "start the server", command_serve},
+    {"check", "ds check", "[DIR]", "check the configuration", command_check},
+};
 
-static int usage_error(const char *what, const char *word)
+#define COMMANDS (sizeof commands / sizeof *commands)
+
+static int print_help(void)
 {
-    fprintf(stderr, "ds: %s%s%s\n%s", what, *word != '\0' ? ": " : "", word, usage_text);
-    return EXIT_USAGE;
+    fputs("usage: ds PROMPT [OPTION]...\n"
+          "       ds COMMAND [ARGUMENT]...\n"
+          "\n",
+          stdout);
+    for (size_t i = 0; i < COMMANDS; i++)
+        printf("  %-8s %-16s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+    fputs("\n"
+          "  ds COMMAND --help  tells more of one, ds --version the version\n" OPTIONS_SERVER_TEXT,
+          stdout);
+    return fflush(stdout) == 0 ? DS_OK : DS_FAILED;
+}
+
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
 }
 
 /*
- * When argv[*index] is `option VALUE` or `option=VALUE`, takes it: *value is the value (NULL when it lacks), *index its
- * last word. getopt_long will not do here: it cannot pass on options it does not know, with their values.
+ * The index of the word that may be a command: the first one that is no option and no option's value. Options may
+ * stand before it. 0: there is none.
  */
-static bool take_option(const char *option, int argc, char *argv[], int *index, const char **value)
+static int first_word(int argc, char *argv[])
 {
-    size_t length = strlen(option);
+    static const char *const with_value[] = {"--server",    "--api-key", "--ca-file", "--model",
+                                             "--max-turns", "--timeout", "--file",    "--output",
+                                             "-m",          "-t",        "-f",        "-o"};
 
-    if (strncmp(argv[*index], option, length) != 0)
-        return false;
-    if (argv[*index][length] == '=') {
-        *value = argv[*index] + length + 1;
-        return true;
-    }
-    if (argv[*index][length] != '\0')
-        return false;
-    *value = *index + 1 < argc ? argv[++*index] : NULL;
-    return true;
-}
-
-/* Replaces this program by the server in the same folder, else by the one in PATH. Returns only on failure. */
-static int run_server(char *argv[])
-{
-    static const char name[] = "/" SERVER;
-    char path[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof name);
-    char *slash;
-
-    if (n > 0) {
-        path[n] = '\0';
-        slash = strrchr(path, '/');
-        memcpy(slash, name, sizeof name);
-        execv(path, argv);
-    }
-    execvp(SERVER, argv);
-    fprintf(stderr, "ds: cannot run %s, neither beside ds nor from PATH: %s\n", SERVER, strerror(errno));
-    return EXIT_FAILURE;
-}
-
-/* Without --host and --port nothing is bound by us: the server's own default is the same, and its file may differ. */
-static int serve(int argc, char *argv[])
-{
-    char server[] = SERVER, bind_option[] = "--bind", bind_item[BIND_ITEM_BYTES];
-    const char *host = DEFAULT_HOST, *port = DEFAULT_PORT;
-    bool named = false;
-    int used = 0;
-    char **words = calloc((size_t)argc + 4, sizeof *words);
-
-    if (words == NULL) {
-        fprintf(stderr, "ds: %s\n", strerror(errno));
-        return EXIT_FAILURE;
-    }
-    words[used++] = server;
-    for (int i = 0; i < argc; i++) {
-        if (take_option("--host", argc, argv, &i, &host) || take_option("--port", argc, argv, &i, &port))
-            named = true;
-        else
-            words[used++] = argv[i];
-        if (host == NULL || port == NULL) {
-            free(words);
-            return usage_error("option needs a value", host == NULL ? "--host" : "--port");
+    for (int i = 1; i < argc; i++) {
+        if (*argv[i] != '-' || argv[i][1] == '\0')
+            return i;
+        if (strcmp(argv[i], "--") == 0)
+            return 0;
+        for (size_t j = 0; j < sizeof with_value / sizeof *with_value; j++) {
+            if (strcmp(argv[i], with_value[j]) == 0)
+                i++;
         }
     }
-    if (named) {
-        bool bare_v6 = strchr(host, ':') != NULL && *host != '[';
+    return 0;
+}
 
-        snprintf(bind_item, sizeof bind_item, bare_v6 ? "[%s]:%s" : "%s:%s", host, port);
-        words[used++] = bind_option;
-        words[used++] = bind_item;
+/* Moves the command's word to the front of the words, and names it for its messages. */
+static void take_word(char *argv[], int index, char *title)
+{
+    for (; index > 1; index--)
+        argv[index] = argv[index - 1];
+    argv[1] = title;
+}
+
+static int run(const struct command *command, int argc, char *argv[])
+{
+    char *title = strdup(command->title);
+    int code, word = first_word(argc, argv);
+
+    if (title == NULL || !interrupt_catch() || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        fprintf(stderr, "ds: cannot start: %s\n", strerror(errno));
+        free(title);
+        return DS_FAILED;
     }
-    used = run_server(words);
-    free(words);
-    return used;
+    if (word > 0 && strcmp(argv[word], command->name) == 0) {
+        take_word(argv, word, title);
+        code = command->run(argc - 1, argv + 1);
+    } else {
+        argv[0] = title;
+        code = command->run(argc, argv);
+    }
+    curl_global_cleanup();
+    free(title);
+    return code;
 }
 
 int main(int argc, char *argv[])
 {
-    if (argc < 2)
-        return usage_error("no subcommand", "");
-    if (strcmp(argv[1], "serve") == 0)
-        return serve(argc - 2, argv + 2);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        fputs(usage_text, stdout);
-        return EXIT_SUCCESS;
+    int word = first_word(argc, argv);
+    const struct command *command = word > 0 ? find(argv[word]) : NULL;
+
+    if (argc < 2) {
+        fputs("ds: no prompt and no command\nTry 'ds --help'.\n", stderr);
+        return DS_USAGE;
     }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return print_help();
     if (strcmp(argv[1], "--version") == 0) {
         puts("ds " SANDSTORM_VERSION);
-        return EXIT_SUCCESS;
+        return fflush(stdout) == 0 ? DS_OK : DS_FAILED;
     }
-    return usage_error("unknown subcommand", argv[1]);
+    return run(command != NULL ? command : &commands[0], argc, argv);
 }

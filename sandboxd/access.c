@@ -1,6 +1,6 @@
 #include "sandboxd/access.h"
 
-#include "sandboxd/base64.h"
+#include "common/base64.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>

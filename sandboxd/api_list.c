@@ -3,7 +3,7 @@
  * which shows all that run on one page.
  */
 #include "sandboxd/api.h"
-#include "sandboxd/base64.h"
+#include "common/base64.h"
 #include "sandboxd/query.h"
 #include "sandboxd/reply.h"
 

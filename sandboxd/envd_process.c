@@ -5,7 +5,7 @@
  */
 #include "sandboxd/envd_process.h"
 
-#include "sandboxd/base64.h"
+#include "common/base64.h"
 #include "sandboxd/daemon.h"
 #include "sandboxd/envd_stream.h"
 #include "sandboxd/memory.h"

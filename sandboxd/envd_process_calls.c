@@ -1,5 +1,5 @@
 /* envd_process_calls: the other RPCs of Process: List, SendSignal, SendInput, StreamInput, CloseStdin, Update (0.9). */
-#include "sandboxd/base64.h"
+#include "common/base64.h"
 #include "sandboxd/daemon.h"
 #include "sandboxd/envd_call.h"
 #include "sandboxd/envd_process.h"

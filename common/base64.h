@@ -1,6 +1,6 @@
 /* base64: standard alphabet with padding out; standard or url-safe, padded or not, in. */
-#ifndef SANDBOXD_BASE64_H
-#define SANDBOXD_BASE64_H
+#ifndef COMMON_BASE64_H
+#define COMMON_BASE64_H
 
 #include <stdbool.h>
 #include <stddef.h>
