@@ -205,7 +205,9 @@ systemunitdir ?= $(prefix)/lib/systemd/system
 sysusersdir   ?= $(prefix)/lib/sysusers.d
 tmpfilesdir   ?= $(prefix)/lib/tmpfiles.d
 logrotatedir  ?= $(sysconfdir)/logrotate.d
+completiondir ?= $(datadir)/bash-completion/completions
 INSTALL       ?= install
+STARTERS      := $(sort $(wildcard cli/starters/*))
 
 # install_filled SOURCE,PATH: with the places where things are filled in.
 define install_filled
@@ -227,11 +229,15 @@ INSTALLED_SETTINGS := s|^\# project_dir =$$|project_dir = $(sysconfdir)/sandstor
 install: all
 	$(Q)$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir)/sandstorm $(datadir)/sandstorm/agent \
 		$(datadir)/sandstorm/systemd $(mandir)/man1 $(mandir)/man5 $(mandir)/man8 $(sysconfdir)/sandstorm \
-		$(systemunitdir) $(sysusersdir) $(tmpfilesdir) $(logrotatedir))
+		$(systemunitdir) $(sysusersdir) $(tmpfilesdir) $(logrotatedir) $(completiondir)) \
+		$(STARTERS:cli/%=$(DESTDIR)$(datadir)/sandstorm/%)
 	$(Q)$(INSTALL) $(BUILD)/sandstorm $(BUILD)/ds $(DESTDIR)$(bindir)
 	$(Q)$(INSTALL) $(BUILD)/sandboxd $(BUILD)/sandbox-init systemd/end-workers systemd/reload $(DESTDIR)$(libexecdir)/sandstorm
 	$(Q)$(INSTALL) -m 644 agent/runner.mjs agent/package.json agent/package-lock.json agent/.npmrc \
 		$(DESTDIR)$(datadir)/sandstorm/agent
+	$(Q)for starter in $(STARTERS:cli/%=%); do $(INSTALL) -m 644 cli/$$starter/sandstorm.json cli/$$starter/.env.example \
+		cli/$$starter/README.md $(DESTDIR)$(datadir)/sandstorm/$$starter || exit 1; done
+	$(Q)$(INSTALL) -m 644 cli/completion/ds.bash $(DESTDIR)$(completiondir)/ds
 	$(Q)$(INSTALL) -m 644 systemd/local-runtime.conf $(DESTDIR)$(datadir)/sandstorm/systemd
 	$(Q)$(INSTALL) -m 644 man/ds.1 $(DESTDIR)$(mandir)/man1
 	$(Q)$(INSTALL) -m 644 man/sandstorm.conf.5 $(DESTDIR)$(mandir)/man5
@@ -251,7 +257,7 @@ install: all
 uninstall:
 	$(Q)rm -f $(addprefix $(DESTDIR),$(bindir)/sandstorm $(bindir)/ds $(mandir)/man1/ds.1 $(mandir)/man5/sandstorm.conf.5 \
 		$(mandir)/man8/sandstorm.8 $(mandir)/man8/sandboxd.8 $(systemunitdir)/sandstorm.service $(systemunitdir)/sandstorm.socket \
-		$(sysusersdir)/sandstorm.conf $(tmpfilesdir)/sandstorm.conf)
+		$(sysusersdir)/sandstorm.conf $(tmpfilesdir)/sandstorm.conf $(completiondir)/ds)
 	$(Q)rm -rf $(DESTDIR)$(libexecdir)/sandstorm $(DESTDIR)$(datadir)/sandstorm
 
 # --- package ------------------------------------------------------------------------------------

@@ -28,6 +28,10 @@ static const struct command commands[] = {
     {"cancel", "ds cancel", "ID...", "cancel runs", command_cancel},
     {"status", "ds status", "", "show workers, runs and limits", command_status},
     {"replay", "ds replay", "ID", "run a prompt again and compare", command_replay},
+    {"doctor", "ds doctor", "", "check what runs need on this machine", command_doctor},
+    {"template", "ds template", "build", "prepare what sandboxes are made from", command_template},
+    {"init", "ds init", "[STARTER] [DIR]", "begin a project", command_init},
+    {"add", "ds add", "NAME", "add an MCP server to sandstorm.json", command_add},
     {"serve", "ds serve", "", "start the server", command_serve},
     {"check", "ds check", "[DIR]", "check the configuration", command_check},
 };

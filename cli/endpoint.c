@@ -120,8 +120,18 @@ bool endpoint_open(struct endpoint *endpoint, const char *command, const struct 
     return true;
 }
 
+bool endpoint_set_route(struct endpoint *endpoint, const char *ca_file, const char *proxy)
+{
+    if (*ca_file != '\0')
+        endpoint->ca_file = strdup(ca_file);
+    if (*proxy != '\0')
+        endpoint->proxy = strdup(proxy);
+    return (*ca_file == '\0' || endpoint->ca_file != NULL) && (*proxy == '\0' || endpoint->proxy != NULL);
+}
+
 void endpoint_close(struct endpoint *endpoint)
 {
+    free(endpoint->proxy);
     free(endpoint->name);
     free(endpoint->base);
     free(endpoint->unix_socket);

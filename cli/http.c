@@ -97,6 +97,8 @@ static bool set_up(struct transfer *transfer, const struct endpoint *endpoint)
         curl_easy_setopt(easy, CURLOPT_CAINFO, endpoint->ca_file);
         curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     }
+    if (endpoint->proxy != NULL)
+        curl_easy_setopt(easy, CURLOPT_PROXY, endpoint->proxy);
     if (request->body != NULL) {
         curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_length);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);

@@ -24,6 +24,7 @@ struct endpoint {
     char *base;          /* scheme and authority and prefix, without a slash behind them */
     char *unix_socket;   /* or NULL */
     char *ca_file;       /* or NULL: the system's */
+    char *proxy;         /* or NULL: the environment's */
     struct curl_slist *headers;
 };
 
@@ -32,6 +33,9 @@ bool endpoint_open(struct endpoint *endpoint, const char *command, const struct 
     __attribute__((warn_unused_result));
 /* Another API: header is "Name: value", or NULL. False for lack of memory, which is told. */
 bool endpoint_open_url(struct endpoint *endpoint, const char *command, const char *url, const char *header)
+    __attribute__((warn_unused_result));
+/* Of one that is open; "" is NULL. False for lack of memory. */
+bool endpoint_set_route(struct endpoint *endpoint, const char *ca_file, const char *proxy)
     __attribute__((warn_unused_result));
 void endpoint_close(struct endpoint *endpoint);
 

@@ -46,9 +46,11 @@ int program_become(const char *command, enum program program, char *argv[])
 }
 
 /* In the child. */
-static void become_quietly(const char *path, char *argv[], int out)
+static void become_quietly(const char *path, char *argv[], int err)
 {
-    if (dup2(out, STDOUT_FILENO) >= 0 && dup2(out, STDERR_FILENO) >= 0)
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null >= 0 && dup2(null, STDIN_FILENO) >= 0 && dup2(null, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0)
         execvp(path, argv);
     _exit(127);
 }
@@ -70,13 +72,13 @@ static void read_all(int fd, char *output, size_t size)
     output[used] = '\0';
 }
 
-int program_run(enum program program, char *argv[], char *output, size_t size)
+int program_run(enum program program, char *argv[], char *said, size_t size)
 {
     char *path = program_path(program);
     int ends[2], status = -1;
     pid_t pid;
 
-    *output = '\0';
+    *said = '\0';
     if (path == NULL || pipe2(ends, O_CLOEXEC) < 0) {
         free(path);
         return -1;
@@ -86,7 +88,7 @@ int program_run(enum program program, char *argv[], char *output, size_t size)
         become_quietly(path, argv, ends[1]);
     close(ends[1]);
     if (pid > 0) {
-        read_all(ends[0], output, size);
+        read_all(ends[0], said, size);
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
             continue;
     }

@@ -17,10 +17,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A run holds its client's and its sandbox's connection; all runs of an instance may meet in one worker. */
-#define DESCRIPTORS_PER_RUN 2
-/* Listening sockets, resolver, health probes, deletions of ended runs, connections not yet admitted. */
-#define DESCRIPTORS_RESERVE 256
 #define PROJECT_CHECK_MAX_S 10
 
 bool preflight_wants_local_runtime(const struct settings *settings, const struct environment *environment,
@@ -119,7 +115,7 @@ bool preflight_check(const struct settings *settings)
 
 bool preflight_raise_descriptors(int64_t max_runs)
 {
-    int64_t needed = max_runs * DESCRIPTORS_PER_RUN + DESCRIPTORS_RESERVE;
+    int64_t needed = max_runs * SETTINGS_DESCRIPTORS_PER_RUN + SETTINGS_DESCRIPTORS_RESERVE;
     struct rlimit limit;
     int64_t fitting;
 
@@ -134,7 +130,7 @@ bool preflight_raise_descriptors(int64_t max_runs)
     }
     if (limit.rlim_max >= (rlim_t)needed)
         return true;
-    fitting = ((int64_t)limit.rlim_max - DESCRIPTORS_RESERVE) / DESCRIPTORS_PER_RUN;
+    fitting = ((int64_t)limit.rlim_max - SETTINGS_DESCRIPTORS_RESERVE) / SETTINGS_DESCRIPTORS_PER_RUN;
     log_error("max_runs = %" PRId64 " needs %" PRId64 " open files in a worker, and the hard limit is %" PRIu64
               ": raise it (ulimit -Hn, LimitNOFILE=) or set max_runs to %" PRId64 " or less",
               max_runs, needed, (uint64_t)limit.rlim_max, fitting > 0 ? fitting : 0);

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from harness.client import script
-from harness.ds import CTRL_C, DS, FAILED, INTERRUPTED, OK, USAGE, ds, ds_on_terminal, ds_shown, environment
+from harness.ds import CTRL_C, DS, FAILED, INTERRUPTED, OK, USAGE, check_sound, ds, ds_on_terminal, ds_shown, environment
 from harness.server import free_port
 from harness.waiting import deadline, eventually
 
@@ -185,12 +185,11 @@ def test_files_of_the_agent_are_written(shared, tmp_path):
 class FalseServer:
     """A server that answers every request with given bytes, and then closes."""
 
-    def __init__(self, answer: bytes, reset: bool = False):
+    def __init__(self, answer: bytes):
         self._listener = socket.create_server(("127.0.0.1", free_port()))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.asked = b""
         self._answer = answer
-        self._reset = reset
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -395,13 +394,20 @@ def test_over_a_unix_socket(start_server, folder):
     assert code == OK and "Then\nmore." in shown
 
 
-def test_valgrind_finds_nothing(server, tmp_path):
-    if b"__asan_init" in DS.read_bytes():
-        return  # the sanitizer is in it
-    words = ["-o", str(tmp_path / "out"), script(events=2, lines=[says("é"), uses("Bash", x=1)], files={"a": "b"})]
-    for args in (words, ["status"], ["runs"], ["cancel", "0"], ["--json", "p"]):
-        run = subprocess.run(
-            ["valgrind", "-q", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=99", DS,
-             *args], env=environment(server), capture_output=True, check=False, timeout=deadline(60),
-        )  # fmt: skip
-        assert run.returncode in (OK, FAILED), run.stderr.decode()
+VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible"]
+
+
+@pytest.mark.parametrize("kind", ["query", "replay", "add"])
+def test_no_leak_and_no_bad_access(kind, shared, tmp_path):
+    """A sanitizer build brings its own checks."""
+    said = ds(script(events=0), server=shared).stderr
+    words = {
+        "query": ["-o", "out", "-m", "x", script(events=2, lines=[says("é"), uses("Bash", x=1)], files={"a/b": "c"})],
+        "replay": ["replay", said.rsplit(maxsplit=1)[-1]],
+        "add": ["add", "exa"],
+    }[kind]
+    memcheck = [] if b"__asan_init" in DS.read_bytes() else VALGRIND
+    run = subprocess.run([*memcheck, DS, *words], env=environment(shared), cwd=tmp_path, capture_output=True, check=False,
+                         timeout=deadline(60))  # fmt: skip
+    assert run.returncode == OK, run.stderr.decode()
+    check_sound(run.stderr.decode())

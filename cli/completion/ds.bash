@@ -1,0 +1,77 @@
+# bash completion of ds(1)
+
+# The newest runs of the server, their ids; nothing when it does not answer.
+_ds_run_ids()
+{
+    ds runs --limit 50 "$@" 2>/dev/null | sed -n '2,$s/ .*//p'
+}
+
+_ds()
+{
+    local commands="query runs show cancel status replay doctor template init add serve check"
+    local server="--server --api-key --ca-file --help"
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command="" choices="" i
+
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        if [[ " $commands " == *" ${COMP_WORDS[i]} "* ]]; then
+            command=${COMP_WORDS[i]}
+            break
+        fi
+    done
+
+    case $before in
+    -f | --file | --ca-file | --config)
+        COMPREPLY=($(compgen -f -- "$word"))
+        return
+        ;;
+    -o | --output | --project-dir | --state-dir | --template-dir)
+        COMPREPLY=($(compgen -d -- "$word"))
+        return
+        ;;
+    --status) choices="running completed error cancelled" ;;
+    --transport) choices="http sse" ;;
+    -m | --model | -t | --timeout | --max-turns | --server | --api-key | --limit | --custom | --url | --header | --env)
+        return
+        ;;
+    *)
+        case $command in
+        "") choices="$commands -m -t -f -o --model --max-turns --timeout --file --output --json --quiet --version $server" ;;
+        query) choices="-m -t -f -o --model --max-turns --timeout --file --output --json --quiet $server" ;;
+        runs) choices="--status --limit --json --watch $server" ;;
+        status) choices="--json --watch $server" ;;
+        show | replay | cancel)
+            case $command in
+            show) choices="--json $server" ;;
+            replay) choices="-m -f --model --file $server" ;;
+            cancel) choices=$server ;;
+            esac
+            [[ $word == -* ]] || choices=$([[ $command == cancel ]] && _ds_run_ids --status running || _ds_run_ids)
+            ;;
+        init)
+            choices="--list --force --help"
+            [[ $word == -* ]] || choices=$(ds init --list 2>/dev/null)
+            [[ $before == init || $word == -* ]] || COMPREPLY=($(compgen -d -- "$word"))
+            [[ $before == init || $word == -* ]] || return
+            ;;
+        add) choices="linear notion firecrawl exa github --custom --url --transport --header --env --force --project-dir --help" ;;
+        template) choices="build list remove --e2b --local --cpus --memory --sdk-version --force --help" ;;
+        doctor) choices="--deep --help $(_ds_settings)" ;;
+        serve) choices="--host --port --help $(_ds_settings)" ;;
+        check)
+            choices="--help $(_ds_settings)"
+            [[ $word == -* ]] || COMPREPLY=($(compgen -d -- "$word"))
+            [[ $word == -* ]] || return
+            ;;
+        esac
+        ;;
+    esac
+    COMPREPLY=($(compgen -W "$choices" -- "$word"))
+}
+
+# The settings of the server, as options.
+_ds_settings()
+{
+    sandstorm --help 2>/dev/null | sed -n '/^Settings/,$s/^  \(--[a-z0-9-]*\) .*/\1/p'
+}
+
+complete -F _ds ds
