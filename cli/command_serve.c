@@ -14,10 +14,12 @@
 #define DEFAULT_PORT    "8000"
 #define BIND_ITEM_BYTES 512
 
-static const char serve_usage[] =
-    "usage: ds serve [--host HOST] [--port PORT] [--SETTING VALUE]...\n"
-    "Runs the server: `sandstorm --bind HOST:PORT` with the other settings as given (default\n"
-    "host " DEFAULT_HOST ", port " DEFAULT_PORT "; `sandstorm --help` lists the settings).\n";
+static const char serve_usage[] = "usage: ds serve [--host HOST] [--port PORT] [--SETTING VALUE]...\n"
+                                  "Runs the server: `sandstorm --bind HOST:PORT` with the other settings as given\n"
+                                  "(`sandstorm --help` lists them).\n"
+                                  "\n"
+                                  "  --host HOST         the address to listen on (default " DEFAULT_HOST ")\n"
+                                  "  --port PORT         the port to listen on (default " DEFAULT_PORT ")\n";
 
 static const char check_usage[] =
     "usage: ds check [DIR] [--SETTING VALUE]...\n"

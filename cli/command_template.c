@@ -56,12 +56,12 @@ static int become_local(int argc, char *argv[], const struct settings *settings)
     words[used++] = argv[1];
     if (builds)
         words[used++] = next < argc && *argv[next] != '-' ? argv[next++] : settings->template_name;
-    while (next < argc)
-        words[used++] = argv[next++];
-    if (*settings->template_dir != '\0') {
+    if (*settings->template_dir != '\0') { /* before the user's own words: the last one counts */
         words[used++] = dir_option;
         words[used++] = settings->template_dir;
     }
+    while (next < argc)
+        words[used++] = argv[next++];
     code = program_become(argv[0], PROGRAM_RUNTIME, words);
     free(words);
     return code;

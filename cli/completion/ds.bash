@@ -1,9 +1,9 @@
 # bash completion of ds(1)
 
-# The newest runs of the server, their ids; nothing when it does not answer.
+# The ids of the newest runs of the server, unless an option is being written; nothing when it does not answer.
 _ds_run_ids()
 {
-    ds runs --limit 50 "$@" 2>/dev/null | sed -n '2,$s/ .*//p'
+    [[ $1 == -* ]] || ds runs --limit 50 "${@:2}" 2>/dev/null | sed -n '2,$s/ .*//p'
 }
 
 _ds()
@@ -39,28 +39,29 @@ _ds()
         query) choices="-m -t -f -o --model --max-turns --timeout --file --output --json --quiet $server" ;;
         runs) choices="--status --limit --json --watch $server" ;;
         status) choices="--json --watch $server" ;;
-        show | replay | cancel)
-            case $command in
-            show) choices="--json $server" ;;
-            replay) choices="-m -f --model --file $server" ;;
-            cancel) choices=$server ;;
-            esac
-            [[ $word == -* ]] || choices=$([[ $command == cancel ]] && _ds_run_ids --status running || _ds_run_ids)
-            ;;
+        show) choices="--json $server $(_ds_run_ids "$word")" ;;
+        replay) choices="-m -f --model --file $server $(_ds_run_ids "$word")" ;;
+        cancel) choices="$server $(_ds_run_ids "$word" --status running)" ;;
         init)
-            choices="--list --force --help"
-            [[ $word == -* ]] || choices=$(ds init --list 2>/dev/null)
-            [[ $before == init || $word == -* ]] || COMPREPLY=($(compgen -d -- "$word"))
-            [[ $before == init || $word == -* ]] || return
+            if [[ $word == -* ]]; then
+                choices="--list --force --help"
+            elif [[ $before == init ]]; then
+                choices=$(ds init --list 2>/dev/null)
+            else
+                COMPREPLY=($(compgen -d -- "$word"))
+                return
+            fi
             ;;
         add) choices="linear notion firecrawl exa github --custom --url --transport --header --env --force --project-dir --help" ;;
         template) choices="build list remove --e2b --local --cpus --memory --sdk-version --force --help" ;;
         doctor) choices="--deep --help $(_ds_settings)" ;;
         serve) choices="--host --port --help $(_ds_settings)" ;;
         check)
+            if [[ $word != -* ]]; then
+                COMPREPLY=($(compgen -d -- "$word"))
+                return
+            fi
             choices="--help $(_ds_settings)"
-            [[ $word == -* ]] || COMPREPLY=($(compgen -d -- "$word"))
-            [[ $word == -* ]] || return
             ;;
         esac
         ;;

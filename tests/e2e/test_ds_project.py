@@ -244,6 +244,7 @@ def test_a_template_of_this_machine(project, tmp_path):
     run = ds("template", "build", "--local", "mine", "--file", "note:/opt/note", cwd=project, env=env)
     assert run.returncode == OK and "the template mine is built" in run.stdout, run.stderr
     assert "mine" in ds("template", "list", env=env).stdout
+    assert "mine" not in ds("template", "list", "--template-dir", project, env=env).stdout
     code, shown = ds_shown("template", "remove", "mine", env=env)
     assert code == OK and "mine" not in ds("template", "list", env=env).stdout
 

@@ -1,5 +1,6 @@
 """What `make install` puts on a machine works there, and its unit is sound and closed."""
 
+import json
 import re
 import subprocess
 
@@ -41,6 +42,32 @@ def test_an_installed_server_finds_its_files(prefix):
     values = run_program("--check", program=prefix / "bin/sandstorm").stdout
     assert re.search(rf"^agent_runner = {prefix}/share/sandstorm/agent/runner.mjs +# default$", values, re.MULTILINE)
     assert re.search(rf"^sandboxd = {prefix}/libexec/sandstorm/sandboxd +# default$", values, re.MULTILINE)
+
+
+def test_an_installed_ds_finds_its_files(prefix, tmp_path):
+    for words in (["init", "code-review", tmp_path / "new"], ["check", tmp_path / "new"], ["template", "list", "--template-dir", tmp_path]):
+        run = run_program(*map(str, words), program=prefix / "bin/ds", env={"ANTHROPIC_API_KEY": "x"})
+        assert run.returncode == 0, run.stderr
+    assert json.loads((tmp_path / "new/sandstorm.json").read_text())["agents"]
+
+
+def test_the_completion_completes(prefix, tmp_path):
+    """Words of ds, as bash asks for them."""
+    script = tmp_path / "complete.bash"
+    script.write_text(
+        f'PATH={prefix}/bin:$PATH\n. {prefix}/share/bash-completion/completions/ds\n'
+        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _ds; printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+
+    def complete(*words: str) -> list[str]:
+        return subprocess.run(["bash", script, *words], check=True, capture_output=True, text=True).stdout.split()
+
+    assert complete("ds", "re") == ["replay"]
+    assert complete("ds", "--server", "http://127.0.0.1:9", "runs", "--st") == ["--status"]
+    assert complete("ds", "runs", "--status", "c") == ["completed", "cancelled"]
+    assert complete("ds", "init", "s") == ["support-triage", "security-audit"]
+    assert complete("ds", "add", "g") == ["github"]
+    assert "--graceful-timeout" in complete("ds", "serve", "--g")
 
 
 def test_an_installed_sandboxd_makes_sandboxes(prefix):

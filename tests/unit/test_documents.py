@@ -99,3 +99,34 @@ def test_the_readme_names_every_setting_once():
     text = (ROOT / "README.md").read_text()
     rows = text[text.index("| setting | default |") : text.index("| variable | meaning |")]
     assert re.findall(r"^\| `([a-z0-9_]+)` \|", rows, re.MULTILINE) == settings()
+
+
+DS_COMMANDS = ["query", "runs", "show", "cancel", "status", "replay", "doctor", "template", "init", "add", "serve", "check"]
+# Options of all commands that ask a server: the manual has them once.
+DS_SERVER_OPTIONS = ["server", "api-key", "ca-file"]
+
+
+def ds_help(*words: str) -> str:
+    """What ds says of itself."""
+    return subprocess.run([PROGRAM.parent / "ds", *words, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_manual_of_ds_has_every_command():
+    assert re.findall(r"^  (?!ds )([a-z]+) ", ds_help(), re.MULTILINE) == DS_COMMANDS
+    text = (ROOT / "man/ds.1").read_text()
+    assert re.findall(r"^\.Ss ([a-z]+)$", text, re.MULTILINE) == DS_COMMANDS
+
+
+@pytest.mark.parametrize("command", DS_COMMANDS)
+def test_the_manual_and_the_completion_have_every_option_of_ds(command):
+    told = [name for row in re.findall(r"^ +(-.*?)(?:  |$)", ds_help(command), re.MULTILINE) for name in re.findall(r"--([a-z0-9-]+)", row)]
+    manual = (ROOT / "man/ds.1").read_text()
+    section = re.search(rf"^\.Ss {command}\n(.*?)^\.S[sh] ", manual, re.MULTILINE | re.DOTALL)[1]
+    own = [name for name in told if name not in DS_SERVER_OPTIONS]
+    for name in own:
+        assert re.search(rf"Fl Fl {name}\b", section), f"--{name} of {command} is not in its section"
+    completion = (ROOT / "cli/completion/ds.bash").read_text()
+    entry = re.search(rf"^ +{command}\) (.*?)$|^ +{command}\)\n(.*?);;", completion, re.MULTILINE | re.DOTALL)
+    entry = entry[1] or entry[2]
+    assert not [name for name in own if f"--{name}" not in entry]
+    assert ("$server" in entry) == ("server" in told)
