@@ -3,6 +3,7 @@
  */
 #include "cli/doctor.h"
 #include "cli/ds.h"
+#include "cli/interrupt.h"
 #include "cli/program.h"
 
 #include <errno.h>
@@ -173,6 +174,8 @@ static int examine(struct doctor *doctor, int argc, char *argv[])
         check_descriptors(doctor);
     }
     surroundings_close(&doctor->at);
+    if (interrupt_signal() != 0)
+        return interrupt_exit();
     if (!terminal_close(doctor->command, stdout))
         return DS_FAILED;
     return usage_error ? DS_USAGE : doctor->has_faults ? DS_FAILED : DS_OK;

@@ -2,6 +2,7 @@
  * ds query PROMPT: runs an agent, and shows what it says.
  */
 #include "cli/ds.h"
+#include "cli/interrupt.h"
 #include "cli/request.h"
 #include "cli/stream.h"
 
@@ -119,5 +120,5 @@ int command_query(int argc, char *argv[])
         code = ask(&query);
     }
     request_release(&query.request);
-    return code;
+    return interrupt_signal() != 0 && code == DS_USAGE ? interrupt_exit() : code; /* while the prompt was read */
 }

@@ -111,6 +111,7 @@ bool endpoint_open(struct endpoint *endpoint, const char *command, const struct 
 
     if (!endpoint_open_url(endpoint, command, url != NULL ? url : DEFAULT_URL, NULL))
         return false;
+    endpoint->is_server = true;
     if (key != NULL && !add_key(endpoint, key))
         return false;
     if (options->api_key != NULL)

@@ -254,7 +254,7 @@ static const char *text_of(const json_t *body)
 /* What one can do about it. */
 static void print_advice(const struct endpoint *endpoint, const struct http_answer *answer)
 {
-    if (answer->status == 401)
+    if (answer->status == 401 && endpoint->is_server)
         fprintf(stderr, "%s: the server wants its key: set SANDSTORM_API_KEY, or say --api-key KEY\n",
                 endpoint->command);
     if (answer->status == 503 && answer->retry_after_s >= 0)

@@ -20,6 +20,7 @@
 /* Where requests go. */
 struct endpoint {
     const char *command; /* "ds NAME", for messages */
+    bool is_server;      /* one of ours */
     char *name;          /* as the user wrote it, without a password */
     char *base;          /* scheme and authority and prefix, without a slash behind them */
     char *unix_socket;   /* or NULL */

@@ -180,6 +180,7 @@ static void show_result(struct render *render, const json_t *event)
 {
     const char *subtype = field_string(event, "subtype");
     const json_t *cost = json_object_get(event, "total_cost_usd");
+    bool is_success = subtype != NULL && strcmp(subtype, "success") == 0;
 
     render->has_ended = true;
     render->has_summary = true;
@@ -191,7 +192,7 @@ static void show_result(struct render *render, const json_t *event)
         return;
     show_answer(render, event);
     if (render->has_failed)
-        tell(render, STYLE_RED, "the agent ended with ", subtype != NULL ? subtype : "an error");
+        tell(render, STYLE_RED, "the agent ended with ", subtype != NULL && !is_success ? subtype : "an error");
 }
 
 static void show_error(struct render *render, const json_t *event)

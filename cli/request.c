@@ -1,9 +1,11 @@
 #include "cli/request.h"
 
+#include "cli/interrupt.h"
 #include "cli/options.h"
 #include "common/small_file.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,20 @@
 #define READ_BYTES 65536
 
 /* --- the prompt --------------------------------------------------------------------------------------------- */
+
+/* As read(2), but a signal that came before it counts as well (EINTR). */
+static ssize_t read_or_interrupt(char *bytes, size_t size)
+{
+    struct pollfd waiting[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = interrupt_fd(), .events = POLLIN}};
+
+    if (poll(waiting, 2, -1) < 0)
+        return -1;
+    if (interrupt_signal() != 0) {
+        errno = EINTR;
+        return -1;
+    }
+    return read(STDIN_FILENO, bytes, size);
+}
 
 /* All of standard input; NULL with errno, EFBIG when it is longer than a prompt may be. To be freed. */
 static char *read_input(size_t *length)
@@ -26,7 +42,7 @@ static char *read_input(size_t *length)
         if (longer == NULL)
             break;
         text = longer;
-        n = read(STDIN_FILENO, text + *length, READ_BYTES);
+        n = read_or_interrupt(text + *length, READ_BYTES);
         if (n == 0)
             return text;
         if (n < 0)
@@ -62,6 +78,8 @@ bool request_set_prompt(struct request *request, const char *command, const char
     if (strcmp(text, "-") != 0)
         return set_prompt(request, command, text, strlen(text));
     input = read_input(&length);
+    if (input == NULL && errno == EINTR)
+        return false;
     if (input == NULL) {
         fprintf(stderr, "%s: standard input: %s\n", command, strerror(errno));
         return false;

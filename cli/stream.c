@@ -57,6 +57,11 @@ static int judge(const struct follow *follow, const struct http_answer *answer)
         http_complain(follow->endpoint, answer);
         return DS_FAILED;
     }
+    if (*answer->run_id == '\0' && !follow->render.has_ended) {
+        fprintf(stderr, "%s: %s started no run; is it a Sandstorm server?\n", follow->endpoint->command,
+                follow->endpoint->name);
+        return DS_FAILED;
+    }
     if (!follow->render.has_ended) {
         fprintf(stderr, "%s: the stream ended without a result (run %s)\n", follow->endpoint->command, answer->run_id);
         return DS_FAILED;

@@ -2,8 +2,8 @@
  * api_list: GET /v2/sandboxes with its filters and its paging (spec/e2b.md 0.5), and the deprecated GET /sandboxes,
  * which shows all that run on one page.
  */
-#include "sandboxd/api.h"
 #include "common/base64.h"
+#include "sandboxd/api.h"
 #include "sandboxd/query.h"
 #include "sandboxd/reply.h"
 

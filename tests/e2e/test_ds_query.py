@@ -1,11 +1,13 @@
 """`ds PROMPT`: what an agent says, on a terminal and through pipes, and how it ends."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from harness.client import script
@@ -185,11 +187,11 @@ def test_files_of_the_agent_are_written(shared, tmp_path):
 class FalseServer:
     """A server that answers every request with given bytes, and then closes."""
 
-    def __init__(self, answer: bytes):
+    def __init__(self, answer: bytes, piece: int = 65536):
         self._listener = socket.create_server(("127.0.0.1", free_port()))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.asked = b""
-        self._answer = answer
+        self._pieces = [answer[at : at + piece] for at in range(0, len(answer), piece)]
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -202,7 +204,9 @@ class FalseServer:
         with connection:
             while not self.asked.endswith(b"}"):
                 self.asked += connection.recv(65536)
-            connection.sendall(self._answer)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in self._pieces:
+                connection.sendall(piece)
 
     def stop(self) -> None:
         """No more of it."""
@@ -212,9 +216,9 @@ class FalseServer:
 
 
 @contextmanager
-def answering(body: bytes, head: bytes = b"HTTP/1.1 200 OK\r\nX-Sandstorm-Run-Id: 00aa\r\n"):
+def answering(body: bytes, head: bytes = b"HTTP/1.1 200 OK\r\nX-Sandstorm-Run-Id: 00aa\r\n", piece: int = 65536):
     """A false server."""
-    server = FalseServer(head + b"Connection: close\r\n\r\n" + body)
+    server = FalseServer(head + b"Connection: close\r\n\r\n" + body, piece)
     try:
         yield server
     finally:
@@ -277,6 +281,45 @@ def test_a_stream_without_a_result():
     assert run.returncode == FAILED and "without a result" in run.stderr
 
 
+@pytest.mark.parametrize("piece", [1, 2, 65536])
+def test_every_form_of_an_event(piece):
+    body = (
+        b"data: one\n\n: ping\n\ndata:two\ndata:  2\n\nevent: x\nid: 7\ndata: three\r\n\r\ndata: four\r\r\n"
+        b"\n\ndatum: no\n\ndata\n\nretry: 1\n\n" + RESULT + b"data: not ended"
+    )
+    with answering(body, piece=piece) as server:
+        run = ds("--json", "p", server=server)
+    assert run.returncode == OK
+    assert run.stdout.split("\n")[:-2] == ["one", "two", " 2", "three", "four", ""]
+
+
+def test_an_agent_that_could_not_reach_its_model():
+    said = b'data: {"type":"result","subtype":"success","is_error":true,"result":"API Error: 401"}\n\n'
+    with answering(said) as server:
+        run = ds("p", server=server)
+    assert run.returncode == FAILED
+    assert run.stdout == "API Error: 401\n" and "ended with an error" in run.stderr
+
+
+def test_what_starts_no_run():
+    with answering(b"hello}", b"HTTP/1.1 200 OK\r\n") as server:
+        assert "started no run" in ds("p", server=server).stderr
+
+
+def catches_int(pid: int) -> bool:
+    """Whether a process has a handler for INT."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(re.search(r"^SigCgt:\s+(\w+)", status, re.MULTILINE)[1], 16) & 1 << signal.SIGINT - 1)
+
+
+def test_ctrl_c_while_the_prompt_is_read():
+    with ds_on_terminal("-") as screen:
+        eventually(lambda: catches_int(screen.process.pid), 10, "ds to begin")
+        screen.press(CTRL_C)
+        assert screen.finish() == INTERRUPTED
+        assert "ds query" not in screen.text
+
+
 def test_no_server():
     run = ds("p", "--server", f"http://127.0.0.1:{free_port()}")
     assert run.returncode == FAILED
@@ -317,7 +360,7 @@ def test_a_key_on_the_command_line_is_wiped(start_server, double):
     server = start_server(env={"SANDSTORM_API_KEY": KEY})
     with ds_on_terminal("--api-key", KEY, script(hold="gate"), server=server) as screen:
         screen.wait("double-model")
-        words = open(f"/proc/{screen.process.pid}/cmdline", "rb").read()
+        words = Path(f"/proc/{screen.process.pid}/cmdline").read_bytes()
         assert b"--api-key" in words and KEY.encode() not in words
         double.release("gate")
         assert screen.finish() == OK

@@ -1,6 +1,6 @@
 /* What sandboxd reads and writes on the wire without a socket: metadata, base64, envelopes, users, paths, statuses. */
-#include "sandboxd/access.h"
 #include "common/base64.h"
+#include "sandboxd/access.h"
 #include "sandboxd/process.h"
 #include "sandboxd/query.h"
 #include "sandboxd/rpc.h"
