@@ -58,7 +58,7 @@ static void become_quietly(const char *path, char *argv[], int err)
 /* Reads to the end; what does not fit is read and forgotten. */
 static void read_all(int fd, char *output, size_t size)
 {
-    char rest[4096];
+    char rest[4096] = "";
     size_t used = 0;
     ssize_t n = 1;
 
