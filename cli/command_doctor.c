@@ -30,8 +30,8 @@ static const char usage[] =
 /* --- findings ----------------------------------------------------------------------------------------------- */
 
 /* "✓ name  detail". */
-static void tell(const struct doctor *doctor, enum style style, const char *mark, const char *name, const char *format,
-                 va_list args)
+__attribute__((format(printf, 5, 0))) static void tell(const struct doctor *doctor, enum style style, const char *mark,
+                                                       const char *name, const char *format, va_list args)
 {
     char *detail = NULL;
 

@@ -67,9 +67,9 @@ static const struct command *find(const char *name)
  */
 static int first_word(int argc, char *argv[])
 {
-    static const char *const with_value[] = {"--server",    "--api-key", "--ca-file", "--model",
-                                             "--max-turns", "--timeout", "--file",    "--output",
-                                             "-m",          "-t",        "-f",        "-o"};
+    static const char *const with_value[] = {"--server", "--api-key",   "--ca-file", "--cert", "--key",
+                                             "--model",  "--max-turns", "--timeout", "--file", "--output",
+                                             "-m",       "-t",          "-f",        "-o"};
 
     for (int i = 1; i < argc; i++) {
         if (*argv[i] != '-' || argv[i][1] == '\0')

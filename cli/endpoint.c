@@ -103,11 +103,20 @@ bool endpoint_open_url(struct endpoint *endpoint, const char *command, const cha
     return true;
 }
 
+/* False for lack of memory. */
+static bool set_file(char **file, const char *given, const char *variable)
+{
+    const char *path = from(given, variable);
+
+    if (path != NULL)
+        *file = strdup(path);
+    return path == NULL || *file != NULL;
+}
+
 bool endpoint_open(struct endpoint *endpoint, const char *command, const struct server_options *options)
 {
     const char *url = from(options->server, "SANDSTORM_URL");
     const char *key = from(options->api_key, "SANDSTORM_API_KEY");
-    const char *ca_file = from(options->ca_file, "SANDSTORM_CA_FILE");
 
     if (!endpoint_open_url(endpoint, command, url != NULL ? url : DEFAULT_URL, NULL))
         return false;
@@ -116,9 +125,10 @@ bool endpoint_open(struct endpoint *endpoint, const char *command, const struct 
         return false;
     if (options->api_key != NULL)
         memset(options->api_key, 'x', strlen(options->api_key)); /* ps(1) shows it no longer */
-    if (ca_file != NULL && (endpoint->ca_file = strdup(ca_file)) == NULL)
-        return no_memory(endpoint);
-    return true;
+    return (set_file(&endpoint->ca_file, options->ca_file, "SANDSTORM_CA_FILE") &&
+            set_file(&endpoint->cert, options->cert, "SANDSTORM_CERT") &&
+            set_file(&endpoint->key, options->key, "SANDSTORM_KEY")) ||
+           no_memory(endpoint);
 }
 
 bool endpoint_set_route(struct endpoint *endpoint, const char *ca_file, const char *proxy)
@@ -137,5 +147,7 @@ void endpoint_close(struct endpoint *endpoint)
     free(endpoint->base);
     free(endpoint->unix_socket);
     free(endpoint->ca_file);
+    free(endpoint->cert);
+    free(endpoint->key);
     curl_slist_free_all(endpoint->headers);
 }

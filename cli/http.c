@@ -97,6 +97,10 @@ static bool set_up(struct transfer *transfer, const struct endpoint *endpoint)
         curl_easy_setopt(easy, CURLOPT_CAINFO, endpoint->ca_file);
         curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     }
+    if (endpoint->cert != NULL)
+        curl_easy_setopt(easy, CURLOPT_SSLCERT, endpoint->cert);
+    if (endpoint->key != NULL)
+        curl_easy_setopt(easy, CURLOPT_SSLKEY, endpoint->key);
     if (endpoint->proxy != NULL)
         curl_easy_setopt(easy, CURLOPT_PROXY, endpoint->proxy);
     if (request->body != NULL) {

@@ -25,6 +25,8 @@ struct endpoint {
     char *base;          /* scheme and authority and prefix, without a slash behind them */
     char *unix_socket;   /* or NULL */
     char *ca_file;       /* or NULL: the system's */
+    char *cert;          /* or NULL: none is shown */
+    char *key;           /* or NULL: in the same file */
     char *proxy;         /* or NULL: the environment's */
     struct curl_slist *headers;
 };

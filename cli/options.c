@@ -16,6 +16,12 @@ bool options_take_server(struct server_options *options, int code, char *value)
     case OPTION_CA_FILE:
         options->ca_file = value;
         return true;
+    case OPTION_CERT:
+        options->cert = value;
+        return true;
+    case OPTION_KEY:
+        options->key = value;
+        return true;
     case OPTION_API_KEY:
         options->api_key = value;
         return true;

@@ -14,6 +14,8 @@ enum option_code {
     OPTION_SERVER,
     OPTION_API_KEY,
     OPTION_CA_FILE,
+    OPTION_CERT,
+    OPTION_KEY,
     OPTION_OWN,
 };
 
@@ -22,6 +24,8 @@ struct server_options {
     const char *server;
     char *api_key; /* in the command line, where it is wiped once it was read */
     const char *ca_file;
+    const char *cert;
+    const char *key;
 };
 
 /* For struct option tables. */
@@ -31,8 +35,9 @@ struct server_options {
     }
 #define OPTIONS_SERVER                                                                                                 \
     OPTIONS_HELP, {"server", required_argument, 0, OPTION_SERVER}, {"api-key", required_argument, 0, OPTION_API_KEY},  \
+        {"ca-file", required_argument, 0, OPTION_CA_FILE}, {"cert", required_argument, 0, OPTION_CERT},                \
     {                                                                                                                  \
-        "ca-file", required_argument, 0, OPTION_CA_FILE                                                                \
+        "key", required_argument, 0, OPTION_KEY                                                                        \
     }
 
 /* For their help texts. */
@@ -42,7 +47,9 @@ struct server_options {
     "                      default http://localhost:8000)\n"                                                           \
     "  --api-key KEY       the server's key; better in the environment (SANDSTORM_API_KEY)\n"                          \
     "  --ca-file FILE      PEM file of the authorities a server with HTTPS is trusted by\n"                            \
-    "                      (SANDSTORM_CA_FILE; default: the system's)\n"
+    "                      (SANDSTORM_CA_FILE; default: the system's)\n"                                               \
+    "  --cert FILE         PEM file of a certificate to show to it (SANDSTORM_CERT)\n"                                 \
+    "  --key FILE          PEM file of its private key (SANDSTORM_KEY; default: the same)\n"
 
 /* Takes one of OPTIONS_SERVER; false when the code is another. */
 bool options_take_server(struct server_options *options, int code, char *value);

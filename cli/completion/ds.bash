@@ -9,7 +9,7 @@ _ds_run_ids()
 _ds()
 {
     local commands="query runs show cancel status replay doctor template init add serve check"
-    local server="--server --api-key --ca-file --help"
+    local server="--server --api-key --ca-file --cert --key --help"
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command="" choices="" i
 
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -20,7 +20,7 @@ _ds()
     done
 
     case $before in
-    -f | --file | --ca-file | --config)
+    -f | --file | --ca-file | --cert | --key | --config)
         COMPREPLY=($(compgen -f -- "$word"))
         return
         ;;

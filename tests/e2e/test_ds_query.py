@@ -368,14 +368,20 @@ def test_a_key_on_the_command_line_is_wiped(start_server, double):
         assert screen.finish() == OK
 
 
+def check_cancelled(server) -> None:
+    """The newest run was cancelled, and did not lose its client."""
+    eventually(lambda: ds("runs", "--status", "running", "--json", server=server).stdout == "[]\n", 10, "the end of the run")
+    record = json.loads(ds("runs", "--json", server=server).stdout)[0]
+    assert (record["status"], record["error_code"]) == ("cancelled", "cancelled")
+
+
 def test_ctrl_c_cancels_the_run(double, server):
     with ds_on_terminal(script(hold="gate"), server=server) as screen:
         screen.wait("double-model")
         screen.press(CTRL_C)
         assert screen.finish() == INTERRUPTED
         assert "cancelled run " in screen.text
-    record = json.loads(ds("runs", "--json", server=server).stdout)[0]
-    assert (record["status"], record["error_code"]) == ("cancelled", "cancelled")
+    check_cancelled(server)
 
 
 def test_term_cancels_the_run_too(double, server):
@@ -383,7 +389,7 @@ def test_term_cancels_the_run_too(double, server):
         screen.wait("double-model")
         screen.process.send_signal(signal.SIGTERM)
         assert screen.finish() == 128 + signal.SIGTERM
-    assert json.loads(ds("runs", "--json", server=server).stdout)[0]["error_code"] == "cancelled"
+    check_cancelled(server)
 
 
 def test_a_second_ctrl_c_ends_it_at_once():
@@ -426,6 +432,16 @@ def test_over_tls(start_server, authority):
     assert ds("status", server=server, env=trusting).returncode == OK
     code, shown = ds_shown(TALK, server=server, env=trusting)
     assert code == OK and "Then\nmore." in shown
+
+
+def test_with_a_certificate_of_ones_own(start_server, authority):
+    certificate, key = authority.issue("mutual")
+    server = start_server("--tls-cert", certificate, "--tls-key", key, "--tls-client-ca", authority.certificate,
+                          tls=authority.new_client(authority.issue("probe")))  # fmt: skip
+    trusting = {"SANDSTORM_CA_FILE": str(authority.certificate)}
+    assert ds("p", server=server, env=trusting).returncode == FAILED
+    own, own_key = authority.issue("person")
+    assert ds("--cert", own, "--key", own_key, TALK, server=server, env=trusting).stdout == "First.\nThen\nmore.\n"
 
 
 def test_over_a_unix_socket(start_server, folder):

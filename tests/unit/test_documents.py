@@ -103,7 +103,7 @@ def test_the_readme_names_every_setting_once():
 
 DS_COMMANDS = ["query", "runs", "show", "cancel", "status", "replay", "doctor", "template", "init", "add", "serve", "check"]
 # Options of all commands that ask a server: the manual has them once.
-DS_SERVER_OPTIONS = ["server", "api-key", "ca-file"]
+DS_SERVER_OPTIONS = ["server", "api-key", "ca-file", "cert", "key"]
 
 
 def ds_help(*words: str) -> str:
