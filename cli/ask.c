@@ -26,7 +26,7 @@ bool ask_open(struct ask *ask, int argc, char *argv[], const struct option *long
 
     ask->command = argv[0];
     *code = DS_USAGE;
-    while ((option = getopt_long(argc, argv, "m:f:", longs, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ask->shorts != NULL ? ask->shorts : "", longs, NULL)) != -1) {
         if (option == '?') {
             (void)options_unknown(ask->command);
             return false;

@@ -12,6 +12,7 @@ enum { OPTION_ASK_JSON = OPTION_OWN, OPTION_ASK_WATCH, OPTION_ASK_OWN };
 struct ask {
     const char *command;
     const char *usage;
+    const char *shorts; /* short options, as getopt_long(3) wants them; NULL: none */
     struct server_options server;
     struct endpoint endpoint;
     bool json;

@@ -105,21 +105,15 @@ static const char *difference(const json_t *first, const json_t *second, char ou
     return out;
 }
 
-static const char *as_text(const json_t *value, char out[static FORMAT_BYTES])
-{
-    (void)out;
-    return format_text(value);
-}
-
 static const struct {
     const char *label;
     const char *key;
     const char *(*format)(const json_t *value, char out[static FORMAT_BYTES]);
 } rows[] = {
-    {"run", "id", as_text},
-    {"status", "status", as_text},
-    {"error", "error", as_text},
-    {"model", "model", as_text},
+    {"run", "id", format_string},
+    {"status", "status", format_string},
+    {"error", "error", format_string},
+    {"model", "model", format_string},
     {"turns", "num_turns", format_count},
     {"cost", "cost_usd", format_cost},
     {"time", "duration_secs", format_seconds},
@@ -189,7 +183,7 @@ static int replay_run(const struct replay *replay, const char *id)
 
 int command_replay(int argc, char *argv[])
 {
-    struct replay replay = {.ask = {.usage = usage}};
+    struct replay replay = {.ask = {.usage = usage, .shorts = "m:f:"}};
     int code;
 
     if (!ask_open(&replay.ask, argc, argv, longs, take, &replay, &code)) {

@@ -17,36 +17,29 @@ static const char usage[] = "usage: ds show ID [--json]\n"
 
 static const struct option longs[] = {{"json", no_argument, NULL, OPTION_ASK_JSON}, OPTIONS_SERVER, {0}};
 
-/* A member of a record as text. */
-static const char *as_text(const json_t *value, char out[static FORMAT_BYTES])
-{
-    (void)out;
-    return format_text(value);
-}
-
 static const struct {
     const char *label;
     const char *key;
     const char *(*format)(const json_t *value, char out[static FORMAT_BYTES]);
 } rows[] = {
-    {"run", "id", as_text},
-    {"status", "status", as_text},
-    {"error", "error", as_text},
-    {"error code", "error_code", as_text},
-    {"result", "result_subtype", as_text},
-    {"model", "model", as_text},
+    {"run", "id", format_string},
+    {"status", "status", format_string},
+    {"error", "error", format_string},
+    {"error code", "error_code", format_string},
+    {"result", "result_subtype", format_string},
+    {"model", "model", format_string},
     {"turns", "num_turns", format_count},
     {"cost", "cost_usd", format_cost},
     {"duration", "duration_secs", format_seconds},
     {"started", "started_at", format_instant},
     {"ended", "ended_at", format_instant},
-    {"runtime", "runtime", as_text},
-    {"sandbox", "sandbox_id", as_text},
-    {"session", "agent_session_id", as_text},
-    {"trigger", "trigger", as_text},
-    {"team", "team_id", as_text},
-    {"user", "user_id", as_text},
-    {"channel", "channel_id", as_text},
+    {"runtime", "runtime", format_string},
+    {"sandbox", "sandbox_id", format_string},
+    {"session", "agent_session_id", format_string},
+    {"trigger", "trigger", format_string},
+    {"team", "team_id", format_string},
+    {"user", "user_id", format_string},
+    {"channel", "channel_id", format_string},
     {"exit code", "exit_code", format_count},
 };
 

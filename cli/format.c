@@ -80,6 +80,12 @@ const char *format_text(const json_t *value)
     return json_is_string(value) ? json_string_value(value) : "-";
 }
 
+const char *format_string(const json_t *value, char out[static FORMAT_BYTES])
+{
+    (void)out;
+    return format_text(value);
+}
+
 const char *field_string(const json_t *object, const char *key)
 {
     return json_string_value(json_object_get(object, key));

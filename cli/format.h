@@ -19,6 +19,8 @@ const char *format_seconds(const json_t *value, char out[static FORMAT_BYTES]);
 /* 2026-01-31T10:00:00.123456+00:00 as "2026-01-31 10:00:00". */
 const char *format_instant(const json_t *value, char out[static FORMAT_BYTES]);
 const char *format_text(const json_t *value);
+/* Likewise, for tables of these functions. */
+const char *format_string(const json_t *value, char out[static FORMAT_BYTES]);
 
 /* The string with this key; NULL when there is none. */
 const char *field_string(const json_t *object, const char *key);

@@ -1,5 +1,7 @@
 #include "cli/output_dir.h"
 
+#include "cli/write_file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -89,23 +91,8 @@ static int enter_all(int dir, const char *path, const char **name)
     return at;
 }
 
-static bool write_all(int fd, const char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = write(fd, bytes, length);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return false;
-        bytes += n;
-        length -= (size_t)n;
-    }
-    return true;
-}
-
 /* False with errno. Nothing is left of a file that could not be completed. */
-static bool write_file(int dir, const char *name, const void *bytes, size_t length)
+static bool put_file(int dir, const char *name, const void *bytes, size_t length)
 {
     char temporary[32];
     bool written;
@@ -138,7 +125,7 @@ bool output_dir_write(int dir, const char *relative_path, const void *bytes, siz
     at = enter_all(dir, relative_path, &name);
     if (at < 0)
         return fail(reason, errno == ELOOP || errno == ENOTDIR ? "a part of its path is no folder" : strerror(errno));
-    written = write_file(at, name, bytes, length);
+    written = put_file(at, name, bytes, length);
     if (!written)
         (void)fail(reason, strerror(errno));
     close(at);

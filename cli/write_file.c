@@ -16,16 +16,16 @@ static bool take_after(int fd, const struct stat *old)
     return fchmod(fd, old->st_mode & 07777) == 0;
 }
 
-static bool write_all(int fd, const char *text, size_t length)
+bool write_all(int fd, const char *bytes, size_t length)
 {
     while (length > 0) {
-        ssize_t n = write(fd, text, length);
+        ssize_t n = write(fd, bytes, length);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return false;
-        text += n;
+        bytes += n;
         length -= (size_t)n;
     }
     return true;

@@ -11,4 +11,7 @@
  */
 bool write_file(const char *path, const char *text, size_t length, unsigned mode) __attribute__((warn_unused_result));
 
+/* All of it to a descriptor, though a signal comes. False with errno. */
+bool write_all(int fd, const char *bytes, size_t length) __attribute__((warn_unused_result));
+
 #endif

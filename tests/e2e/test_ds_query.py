@@ -149,7 +149,7 @@ def test_a_prompt_that_is_a_commands_word(shared):
      (("p", "-f", "/nonexistent"), "No such file"), (("p", "-f", "/dev/null"), "not a regular file"),
      (("p", "--server", "ftp://x"), "http://"), (("p", "--api-key", "a b"), "API key"), (("runs", "x"), "no words"),
      (("runs", "--status", "odd"), "running, completed"), (("show",), "id of one run"), (("cancel",), "which run"),
-     (("replay",), "id of one run")],
+     (("replay",), "id of one run"), (("runs", "-m", "x"), "invalid option"), (("show", "-f", "x"), "invalid option")],
 )  # fmt: skip
 def test_wrong_command_lines(words, told):
     run = ds(*words)
