@@ -272,6 +272,7 @@ void http_complain(const struct endpoint *endpoint, const struct http_answer *an
     const char *text;
 
     terminal_open(&err, stderr);
+    fflush(stdout); /* what was said before stands above */
     if (answer->status == 0) {
         fprintf(stderr, "%s: cannot reach %s: %s\n", endpoint->command, endpoint->name, answer->error);
         return;

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 
 /*
- * Calls show() once, or every two seconds on a cleared screen; its exit code ends it when it is no success. Returns an
- * exit code.
+ * Calls show() once, or every two seconds on a cleared screen. Once it was a success it may fail in between, as while a
+ * server restarts. Returns an exit code, as show() does.
  */
 int watch(const char *command, bool again, int (*show)(void *context), void *context)
     __attribute__((warn_unused_result));

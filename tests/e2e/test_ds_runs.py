@@ -6,6 +6,7 @@ import re
 import pytest
 from harness.client import script
 from harness.ds import COLUMNS, CTRL_C, FAILED, INTERRUPTED, OK, USAGE, ds, ds_on_terminal, ds_shown
+from harness.waiting import eventually
 
 UNKNOWN = "0123456789abcdef"
 
@@ -103,6 +104,19 @@ def test_watching_redraws_until_ctrl_c(server):
         assert json.loads(screen.wait("}]").split("\033[3J")[-1])[0]["status"] == "completed"
         screen.press(CTRL_C)
         assert screen.finish() == INTERRUPTED
+
+
+def test_watching_goes_on_while_the_server_restarts(start_server):
+    server = start_server()
+    with ds_on_terminal("status", "--watch", server=server) as screen:
+        screen.wait("0 live")
+        assert server.stop() == OK
+        before = len(screen.wait("cannot reach"))
+        start_server(port=server.port)
+        eventually(lambda: "0 live" in screen.more()[before:], 20, "the server's status")
+        screen.press(CTRL_C)
+        assert screen.finish() == INTERRUPTED
+    assert ds_shown("status", "--watch", server=server, env={"SANDSTORM_URL": "http://127.0.0.1:9"})[0] == FAILED
 
 
 def test_replay(faulty_server, tmp_path):

@@ -71,6 +71,12 @@ class Screen:
             assert self._read_more(end), f"it ended with {self.text!r}"
         return self.text
 
+    def more(self) -> str:
+        """What it has shown by now."""
+        while select.select([self._master], [], [], 0)[0] and self._read_more(time.monotonic()):
+            pass
+        return self.text
+
     def press(self, keys: bytes) -> None:
         """As a keyboard does."""
         os.write(self._master, keys)
