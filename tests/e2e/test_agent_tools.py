@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness import leaks
 from harness.client import query
+from harness.ds import OK, ds
 from harness.server import PROGRAM, Server, free_port
 
 FAKE = Path(__file__).resolve().parents[1] / "fake"
@@ -109,3 +110,20 @@ async def test_the_agent_uses_its_skill_its_mcp_server_its_sub_agent_and_its_sch
     end = answer.of_type("result")[0]
     assert (end["subtype"], end["structured_output"]) == ("success", {"total": 21})
     assert answer.events[-1] == end  # the server had nothing to add: no error, no file
+
+
+def test_ds_shows_what_a_real_agent_does(server):
+    run = ds(PROMPT, "-f", FAKE / "mcp_echo.py", "-t", 120, server=server)
+    assert run.returncode == OK, run.stderr
+    first, _, answer = run.stdout.partition("\n")
+    assert (first, json.loads(answer)) == ("First the skill.", {"total": 21})
+    tools = [line.split(maxsplit=2)[1:] for line in run.stderr.splitlines() if line.startswith("→")]
+    assert tools == [
+        ["Skill", "greeter"],
+        ["Bash", "cat ~/.claude/skills/greeter/words.txt"],
+        ["mcp__echo__shout", '{"text":"hello"}'],
+        ["Task", "Count sheep"],
+        ["Bash", "echo $((20 + 1)) sheep"],
+        ["StructuredOutput", '{"total":21}'],
+    ]
+    assert "✓ 7 turns" in run.stderr.splitlines()[-1]
