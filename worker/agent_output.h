@@ -41,7 +41,7 @@ void agent_output_release(struct agent_output *output);
 /* The client is there, or (NULL) gone. */
 void agent_output_listen(struct agent_output *output, struct event_stream *stream);
 
-/* Both may be called inside libcurl. stdout and stderr keep their order of arrival. */
+/* May be called inside libcurl. stdout and stderr keep their order of arrival. */
 void agent_output_add(struct agent_output *output, bool is_stderr, const char *bytes, size_t length);
 /* All that is there was added: what is complete goes out. */
 void agent_output_flush(struct agent_output *output);

@@ -286,16 +286,23 @@ static void on_body(void *operation, const char *bytes, size_t length)
     }
     stream->feeding = true;
     result = envelope_reader_feed(&stream->reader, bytes, length, on_envelope, stream);
-    if (!stream->cancelled)
-        stream->handlers.on_output_end(stream->handlers.context);
     stream->feeding = false;
-    free(stream->scratch); /* not kept for the hours an agent may think */
-    stream->scratch = NULL;
-    stream->scratch_size = 0;
     if (stream->cancelled)
         stream_free(stream);
     else if (result != CONNECT_OK && result != CONNECT_STOPPED)
         fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, connect_result_text(result));
+}
+
+/* The handler may cancel (free) the stream. */
+static void on_body_end(void *operation)
+{
+    struct agent_stream *stream = operation;
+
+    free(stream->scratch); /* not kept for the hours an agent may think */
+    stream->scratch = NULL;
+    stream->scratch_size = 0;
+    if (stream->handlers.on_output_end != NULL)
+        stream->handlers.on_output_end(stream->handlers.context);
 }
 
 /* A clean end without end-of-stream: a living sandbox broke the protocol, a dead one is lost (e2b.md A.4). */
@@ -413,6 +420,7 @@ static struct e2b_call *start_call(struct agent_stream *stream, const struct age
         .answer_max_bytes = ERROR_BODY_MAX_BYTES,
         .send_once = true,
         .on_body = on_body,
+        .on_body_end = on_body_end,
         .on_end = on_call_end,
         .operation = stream,
     };

@@ -2,7 +2,7 @@
  * agent_stream: the agent's process in its sandbox, from Process/Start to its end (http-api.md 6.9, e2b.md A.3).
  *
  * Ends once, with on_exit or on_lost, always from the loop. Output comes from inside libcurl: its handler may pause,
- * resume or cancel the stream, and may not start requests.
+ * resume or cancel the stream, and may not start requests; on_output_end comes after it, from outside.
  */
 #ifndef WORKER_AGENT_STREAM_H
 #define WORKER_AGENT_STREAM_H
@@ -15,7 +15,7 @@ struct agent_stream;
 struct agent_stream_handlers {
     void (*on_start)(void *context, int64_t pid);
     void (*on_output)(void *context, bool is_stderr, const char *bytes, size_t length);
-    /* All output that was there has been given: time to flush. */
+    /* All output that was there has been given: time to flush. NULL: not wanted. */
     void (*on_output_end)(void *context);
     /* The process ended; status is envd's text ("exit status 3", "signal: killed"). */
     void (*on_exit)(void *context, int exit_code, const char *status);

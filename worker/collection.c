@@ -253,11 +253,6 @@ static void on_listing_output(void *context, bool is_stderr, const char *bytes, 
     collection->text[collection->text_length] = '\0';
 }
 
-static void on_listing_output_end(void *context)
-{
-    (void)context;
-}
-
 static void on_listing_exit(void *context, int exit_code, const char *status)
 {
     struct collection *collection = context;
@@ -301,7 +296,6 @@ static bool start_listing(struct collection *collection)
         .counted_as = METRIC_OPERATION_FIND,
         .handlers = {.on_start = on_listing_start,
                      .on_output = on_listing_output,
-                     .on_output_end = on_listing_output_end,
                      .on_exit = on_listing_exit,
                      .on_lost = on_listing_lost,
                      .context = collection},

@@ -236,6 +236,13 @@ static void forward_body(void *context, const char *bytes, size_t length)
     call->spec.on_body(call->spec.operation, bytes, length);
 }
 
+static void forward_body_end(void *context)
+{
+    struct e2b_call *call = context;
+
+    call->spec.on_body_end(call->spec.operation);
+}
+
 static bool send_try(struct e2b_call *call)
 {
     const struct e2b_call_spec *spec = &call->spec;
@@ -255,6 +262,7 @@ static bool send_try(struct e2b_call *call)
         .stream_max_bytes = spec->stream_max_bytes,
         .send_once = spec->send_once,
         .on_body = spec->on_body != NULL ? forward_body : NULL,
+        .on_body_end = spec->on_body_end != NULL ? forward_body_end : NULL,
         .on_done = on_answer,
         .context = call,
     };

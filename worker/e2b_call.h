@@ -48,6 +48,8 @@ struct e2b_call_spec {
     bool send_once;
     /* Of a 2xx answer as it comes. Then on_end gets the answer unjudged, with RUN_ERROR_NONE, unless wants_whole. */
     void (*on_body)(void *operation, const char *bytes, size_t length);
+    /* Outside of libcurl: all that had come was given to on_body. NULL: not wanted. */
+    void (*on_body_end)(void *operation);
     /* A 2xx answer that on_body did not get whole is a failure like any other, and tried again. */
     bool wants_whole;
     /* Before each try but the first: what on_body got so far does not count. NULL: not wanted. */

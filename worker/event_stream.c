@@ -135,8 +135,6 @@ static void send_pending(struct event_stream *stream)
     metrics_add(METRIC_STREAM_BYTES, evbuffer_get_length(stream->pending));
     if (evbuffer_get_length(stream->pending) > 0)
         evhttp_send_reply_chunk(stream->request, stream->pending);
-    if (evbuffer_get_length(stream->output) >= stream->high_water_bytes)
-        stream->full = true;
 }
 
 /* The final chunk. evhttp frees the request with the last byte. */
@@ -349,8 +347,10 @@ void event_stream_flush(struct event_stream *stream)
         send_pending(stream);
 }
 
-bool event_stream_full(const struct event_stream *stream)
+bool event_stream_full(struct event_stream *stream)
 {
+    if (evbuffer_get_length(stream->output) + evbuffer_get_length(stream->pending) >= stream->high_water_bytes)
+        stream->full = true;
     return stream->full;
 }
 

@@ -49,7 +49,7 @@ struct event_source {
  */
 void event_stream_put_source(struct event_stream *stream, const struct event_source *source);
 void event_stream_flush(struct event_stream *stream);
-bool event_stream_full(const struct event_stream *stream);
+bool event_stream_full(struct event_stream *stream);
 
 /* The final chunk, after all that was put; handlers are not called any more, and the stream frees itself when
  * everything is flushed. */

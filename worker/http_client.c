@@ -35,14 +35,18 @@ struct http_transfer {
     bool send_once;
     bool cancelled; /* on the cancelled list: to be freed as soon as libcurl has returned */
     bool too_large;
+    bool streams;  /* the body goes to on_body */
+    bool fed;      /* on the fed list: on_body_end is owed */
     bool paused;   /* as the caller wants it */
     bool resuming; /* on the resuming list */
     void (*on_body)(void *context, const char *bytes, size_t length);
+    void (*on_body_end)(void *context);
     void (*on_done)(void *context, const struct http_answer *answer);
     void *context;
     TAILQ_ENTRY(http_transfer) link;
     TAILQ_ENTRY(http_transfer) cancelled_link;
     TAILQ_ENTRY(http_transfer) resuming_link;
+    TAILQ_ENTRY(http_transfer) fed_link;
 };
 
 /* Where libcurl stands in a part it reads. */
@@ -61,8 +65,9 @@ struct http_client {
     struct event *timer;    /* libcurl's own */
     struct event *deferred; /* runs what must not run inside libcurl */
     struct transfer_list transfers;
-    struct transfer_list cancelled; /* these two wait until libcurl has returned */
+    struct transfer_list cancelled; /* these three wait until libcurl has returned */
     struct transfer_list resuming;
+    struct transfer_list fed;
     int depth; /* > 0: libcurl is on the stack */
 };
 
@@ -101,6 +106,14 @@ static bool collect(struct http_transfer *transfer, const char *bytes, size_t le
     return true;
 }
 
+static void note_fed(struct http_transfer *transfer)
+{
+    if (transfer->fed || transfer->on_body_end == NULL)
+        return;
+    transfer->fed = true;
+    TAILQ_INSERT_TAIL(&transfer->client->fed, transfer, fed_link);
+}
+
 static size_t on_bytes(char *bytes, size_t unit, size_t count, void *context)
 {
     struct http_transfer *transfer = context;
@@ -108,13 +121,16 @@ static size_t on_bytes(char *bytes, size_t unit, size_t count, void *context)
 
     if (transfer->cancelled)
         return length;
-    if (transfer->on_body == NULL || http_transfer_status(transfer) / 100 != 2)
+    if (!transfer->streams)
+        transfer->streams = transfer->on_body != NULL && http_transfer_status(transfer) / 100 == 2;
+    if (!transfer->streams)
         return collect(transfer, bytes, length) ? length : CURL_WRITEFUNC_ERROR;
     transfer->streamed_bytes += length;
     if (transfer->stream_max_bytes > 0 && transfer->streamed_bytes > transfer->stream_max_bytes) {
         transfer->too_large = true;
         return CURL_WRITEFUNC_ERROR;
     }
+    note_fed(transfer);
     transfer->on_body(transfer->context, bytes, length);
     return length;
 }
@@ -149,6 +165,8 @@ static void transfer_free(struct http_transfer *transfer)
         TAILQ_REMOVE(&transfer->client->cancelled, transfer, cancelled_link);
     if (transfer->resuming)
         TAILQ_REMOVE(&transfer->client->resuming, transfer, resuming_link);
+    if (transfer->fed)
+        TAILQ_REMOVE(&transfer->client->fed, transfer, fed_link);
     if (transfer->easy != NULL) {
         curl_multi_remove_handle(transfer->client->multi, transfer->easy);
         curl_easy_cleanup(transfer->easy);
@@ -222,6 +240,18 @@ static void finish(struct http_transfer *transfer, CURLcode code)
     transfer_free(transfer);
 }
 
+/* Many small pieces of a body are one occasion to do something with them. */
+static void tell_body_ends(struct http_client *client)
+{
+    struct http_transfer *transfer;
+
+    while ((transfer = TAILQ_FIRST(&client->fed)) != NULL) {
+        TAILQ_REMOVE(&client->fed, transfer, fed_link);
+        transfer->fed = false;
+        transfer->on_body_end(transfer->context);
+    }
+}
+
 /* Completions are looked at only when libcurl has returned: then everything is allowed. */
 static void reap(struct http_client *client)
 {
@@ -231,6 +261,7 @@ static void reap(struct http_client *client)
 
     while ((transfer = TAILQ_FIRST(&client->cancelled)) != NULL)
         transfer_free(transfer);
+    tell_body_ends(client);
     while ((message = curl_multi_info_read(client->multi, &left)) != NULL) {
         CURLcode code = message->data.result;
 
@@ -331,6 +362,7 @@ struct http_client *http_client_new(struct event_base *base, const struct http_c
     TAILQ_INIT(&client->transfers);
     TAILQ_INIT(&client->cancelled);
     TAILQ_INIT(&client->resuming);
+    TAILQ_INIT(&client->fed);
     client->base = base;
     client->options = *options;
     client->multi = curl_multi_init();
@@ -483,6 +515,7 @@ struct http_transfer *http_client_send(struct http_client *client, const struct 
     transfer->stream_max_bytes = request->stream_max_bytes;
     transfer->send_once = request->send_once;
     transfer->on_body = request->on_body;
+    transfer->on_body_end = request->on_body_end;
     transfer->on_done = request->on_done;
     transfer->context = request->context;
     TAILQ_INSERT_TAIL(&client->transfers, transfer, link);

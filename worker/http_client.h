@@ -71,6 +71,8 @@ struct http_request {
     bool send_once;           /* libcurl must not send it again by itself on a dead reused connection */
     /* Body of a 2xx answer as it comes; NULL: collected. Other statuses are always collected. */
     void (*on_body)(void *context, const char *bytes, size_t length);
+    /* Outside of libcurl, after on_body and before on_done: all that had come was given. NULL: not wanted. */
+    void (*on_body_end)(void *context);
     /* Once, unless cancelled. The transfer and the answer are gone after it returns. */
     void (*on_done)(void *context, const struct http_answer *answer);
     void *context;

@@ -190,6 +190,12 @@ static void on_terminal_line(void *context)
     timer_start(run->deadline, left_ms < EXIT_GRACE_MS ? left_ms : EXIT_GRACE_MS);
 }
 
+static void pause_if_full(struct run *run)
+{
+    if (run->output.stream != NULL && event_stream_full(run->output.stream) && run->agent != NULL)
+        agent_stream_pause(run->agent);
+}
+
 /* Inside libcurl. */
 static void on_output(void *context, bool is_stderr, const char *bytes, size_t length)
 {
@@ -200,6 +206,7 @@ static void on_output(void *context, bool is_stderr, const char *bytes, size_t l
         metrics_observe(METRIC_FIRST_EVENT, NULL, run->first_output_ms * 1000);
     }
     agent_output_add(&run->output, is_stderr, bytes, length);
+    pause_if_full(run);
 }
 
 static void on_output_end(void *context)
@@ -207,8 +214,7 @@ static void on_output_end(void *context)
     struct run *run = context;
 
     agent_output_flush(&run->output);
-    if (run->output.stream != NULL && event_stream_full(run->output.stream) && run->agent != NULL)
-        agent_stream_pause(run->agent);
+    pause_if_full(run);
 }
 
 /* --- the agent ---------------------------------------------------------------------------------------- */

@@ -65,11 +65,6 @@ static void on_output(void *context, bool is_stderr, const char *bytes, size_t l
     install->tail[install->tail_length] = '\0';
 }
 
-static void on_output_end(void *context)
-{
-    (void)context;
-}
-
 /* The last line of stderr that is not blank; "" when there is none. */
 static const char *last_line(struct template_install *install)
 {
@@ -120,7 +115,6 @@ static bool start(struct template_install *install, const struct e2b_context *e2
         .counted_as = METRIC_OPERATION_INSTALL,
         .handlers = {.on_start = on_start,
                      .on_output = on_output,
-                     .on_output_end = on_output_end,
                      .on_exit = on_exit_code,
                      .on_lost = on_lost,
                      .context = install},
