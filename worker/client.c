@@ -536,3 +536,8 @@ struct bufferevent *client_bufferevent(struct client *client)
 {
     return client->bufferevent;
 }
+
+int client_socket(struct client *client)
+{
+    return client->tls == NULL ? bufferevent_getfd(client->bufferevent) : -1;
+}

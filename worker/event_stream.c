@@ -30,6 +30,7 @@ struct event_stream {
     struct evhttp_request *request; /* NULL once evhttp has freed it */
     struct evbuffer *output;        /* of the connection */
     struct evbuffer *pending;       /* put, not yet flushed: waits for the sources before it */
+    int socket;                     /* takes chunks at once; -1: only evhttp can send them */
     struct source_list sources;
     struct event *pump;  /* makes the next pieces of the sources, from the loop */
     struct event *timer; /* ping and stall */
@@ -135,6 +136,28 @@ static void send_pending(struct event_stream *stream)
     metrics_add(METRIC_STREAM_BYTES, evbuffer_get_length(stream->pending));
     if (evbuffer_get_length(stream->pending) > 0)
         evhttp_send_reply_chunk(stream->request, stream->pending);
+}
+
+/*
+ * What evhttp_send_reply_chunk() does, but the socket is tried first. evhttp has the loop ask whether it takes bytes,
+ * which it nearly always does: two system calls an event beside the one that writes. What it does not take, or a failed
+ * write, is left to evhttp.
+ */
+static void send_at_once(struct event_stream *stream)
+{
+    struct bufferevent *bufferevent = client_bufferevent(stream->client);
+    size_t length = evbuffer_get_length(stream->pending);
+
+    metrics_add(METRIC_STREAM_BYTES, length);
+    bufferevent_disable(bufferevent, EV_WRITE);
+    evbuffer_add_printf(stream->output, "%zx\r\n", length);
+    evbuffer_add_buffer(stream->output, stream->pending);
+    evbuffer_add(stream->output, "\r\n", 2);
+    evbuffer_unfreeze(stream->output, 1);
+    (void)evbuffer_write(stream->output, stream->socket);
+    evbuffer_freeze(stream->output, 1);
+    if (evbuffer_get_length(stream->output) > 0)
+        bufferevent_enable(bufferevent, EV_WRITE);
 }
 
 /* The final chunk. evhttp frees the request with the last byte. */
@@ -244,6 +267,14 @@ static void send_head(struct exchange *exchange, const char *run_id)
     evhttp_send_reply_start(exchange->request, 200, "OK");
 }
 
+/* The answer to an HTTP/1.0 client has no chunks: evhttp ends it when nothing waits, so something has to. */
+static int socket_for_chunks(struct exchange *exchange)
+{
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(exchange->request);
+
+    return evhttp_find_header(headers, "Transfer-Encoding") != NULL ? client_socket(exchange->client) : -1;
+}
+
 struct event_stream *event_stream_open(struct exchange *exchange, const char *run_id,
                                        const struct event_stream_handlers *handlers)
 {
@@ -274,6 +305,7 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
         &(struct client_watcher){.on_gone = on_client_gone, .on_closed = on_connection_closed, .context = stream});
     evbuffer_drain(evhttp_request_get_input_buffer(exchange->request), exchange->body_length); /* it was parsed */
     send_head(exchange, run_id);
+    stream->socket = socket_for_chunks(exchange);
     arm_timer(stream);
     return stream;
 
@@ -343,7 +375,12 @@ void event_stream_put_json(struct event_stream *stream, json_t *event)
 
 void event_stream_flush(struct event_stream *stream)
 {
-    if (!stream->aborted && stream->request != NULL && STAILQ_EMPTY(&stream->sources))
+    if (stream->aborted || stream->request == NULL || !STAILQ_EMPTY(&stream->sources) ||
+        evbuffer_get_length(stream->pending) == 0)
+        return;
+    if (stream->socket >= 0 && evbuffer_get_length(stream->output) == 0)
+        send_at_once(stream);
+    else
         send_pending(stream);
 }
 
@@ -356,10 +393,11 @@ bool event_stream_full(struct event_stream *stream)
 
 void event_stream_end(struct event_stream *stream)
 {
-    event_stream_flush(stream);
     stream->ended = true;
-    if (!stream->aborted && stream->request != NULL && STAILQ_EMPTY(&stream->sources))
-        send_end(stream);
+    if (stream->aborted || stream->request == NULL || !STAILQ_EMPTY(&stream->sources))
+        return;
+    send_pending(stream); /* it leaves with the end */
+    send_end(stream);
 }
 
 void event_stream_abort(struct event_stream *stream)

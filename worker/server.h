@@ -118,5 +118,7 @@ void client_unwatch(struct client *client);
 /* Closes the connection from the loop, soon; on_closed follows. */
 void client_abort(struct client *client);
 struct bufferevent *client_bufferevent(struct client *client);
+/* The socket that takes the output as it is; -1: it is encrypted first. */
+int client_socket(struct client *client);
 
 #endif
