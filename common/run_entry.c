@@ -147,7 +147,7 @@ void run_entry_set(struct run_entry *entry, enum run_string which, const char *t
         begin_write(slot_at(entry->scoreboard, entry->index)); /* readers may be there: until it is published */
     }
     place->length = (uint32_t)length;
-    put_words(page_at(entry->scoreboard, entry->index)->text + place->offset / WORD_BYTES, text, length);
+    put_text(entry->scoreboard, entry->index, place->offset, text, length);
 }
 
 static void write_record(struct run_entry *entry)
@@ -155,7 +155,7 @@ static void write_record(struct run_entry *entry)
     struct run_slot *slot = slot_at(entry->scoreboard, entry->index);
 
     begin_write(slot);
-    put_words(page_at(entry->scoreboard, entry->index)->record, &entry->record, sizeof entry->record);
+    put_words(head_at(entry->scoreboard, entry->index)->record, &entry->record, sizeof entry->record);
     atomic_store(&slot->status, entry->record.status);
     end_write(slot);
 }
@@ -242,7 +242,7 @@ void run_lease_hold(struct scoreboard *scoreboard, struct run_lease_name name, e
     if (slot == NULL)
         return;
     memcpy(id, sandbox_id, strnlen(sandbox_id, RUN_SANDBOX_ID_MAX_BYTES));
-    put_words(page_at(scoreboard, name.index)->sandbox_id, id, sizeof id);
+    put_words(head_at(scoreboard, name.index)->sandbox_id, id, sizeof id);
     atomic_store(&slot->expires_ms, expires_ms);
     atomic_store(&slot->lease, lease);
 }
@@ -270,7 +270,7 @@ static void take_over_record(struct run_entry *entry)
 {
     struct run_record *record = &entry->record;
 
-    get_words(page_at(entry->scoreboard, entry->index)->record, record, sizeof *record);
+    get_words(head_at(entry->scoreboard, entry->index)->record, record, sizeof *record);
     record->id = atomic_load(&slot_at(entry->scoreboard, entry->index)->id);
     if (record->text_bytes < WORD_BYTES || record->text_bytes > TEXT_BYTES)
         record->text_bytes = WORD_BYTES;
@@ -289,7 +289,7 @@ static void describe_orphan(struct run_orphan *orphan, struct scoreboard *scoreb
                                   .lease = (enum run_lease)atomic_load(&slot->lease),
                                   .is_foreign = atomic_load(&slot->foreign),
                                   .expires_ms = atomic_load(&slot->expires_ms)};
-    get_words(page_at(scoreboard, index)->sandbox_id, orphan->sandbox_id, RUN_SANDBOX_ID_MAX_BYTES);
+    get_words(head_at(scoreboard, index)->sandbox_id, orphan->sandbox_id, RUN_SANDBOX_ID_MAX_BYTES);
     take_over_record(&orphan->entry);
     if (orphan->was_live)
         orphan->was_cancelled = run_entry_begin_end(&orphan->entry) || atomic_load(&slot->by_cancel);

@@ -47,24 +47,47 @@ struct run_slot {
     atomic_bool by_cancel; /* it ended because somebody asked for it */
 };
 
-/* What is read: in its own pages, so that only what is used costs memory. */
-struct run_page {
-    alignas(PAGE_BYTES) shared_word record[sizeof(struct run_record) / WORD_BYTES];
-    shared_word sandbox_id[RUN_SANDBOX_ID_MAX_BYTES / WORD_BYTES + 1]; /* of the lease; written before it says so */
-    shared_word text[TEXT_BYTES / WORD_BYTES];
+#define RECORD_WORDS     (sizeof(struct run_record) / WORD_BYTES)
+#define SANDBOX_ID_WORDS (RUN_SANDBOX_ID_MAX_BYTES / WORD_BYTES + 1)
+#define HEAD_BYTES       1024u
+#define HEAD_TEXT_WORDS  (HEAD_BYTES / WORD_BYTES - RECORD_WORDS - SANDBOX_ID_WORDS)
+#define HEAD_TEXT_BYTES  (HEAD_TEXT_WORDS * WORD_BYTES)
+
+/* What is read: nearly always all of a run that goes on. */
+struct run_head {
+    alignas(64) shared_word record[RECORD_WORDS];
+    shared_word sandbox_id[SANDBOX_ID_WORDS]; /* of the lease; written before it says so */
+    shared_word text[HEAD_TEXT_WORDS];
 };
+
+/* The texts that have no room there, in pages of their own, so that only what is used costs memory. */
+struct run_tail {
+    alignas(PAGE_BYTES) shared_word text[TEXT_BYTES / WORD_BYTES - HEAD_TEXT_WORDS];
+};
+
+_Static_assert(sizeof(struct run_head) == HEAD_BYTES, "heads share pages");
 
 /* --- where things are --------------------------------------------------------------------------------- */
 
-/* Slots and pages follow the scoreboard, each aligned. */
-static inline size_t slots_offset(void)
+static inline size_t whole_pages(size_t bytes)
 {
-    return (sizeof(struct scoreboard) + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-static inline size_t pages_offset(unsigned slots)
+/* Slots, heads and tails follow the scoreboard, each aligned. */
+static inline size_t slots_offset(void)
 {
-    return slots_offset() + (slots * sizeof(struct run_slot) + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    return whole_pages(sizeof(struct scoreboard));
+}
+
+static inline size_t heads_offset(unsigned slots)
+{
+    return slots_offset() + whole_pages(slots * sizeof(struct run_slot));
+}
+
+static inline size_t tails_offset(unsigned slots)
+{
+    return heads_offset(slots) + whole_pages(slots * sizeof(struct run_head));
 }
 
 static inline struct run_slot *slot_at(const struct scoreboard *scoreboard, unsigned index)
@@ -72,9 +95,14 @@ static inline struct run_slot *slot_at(const struct scoreboard *scoreboard, unsi
     return (struct run_slot *)((char *)scoreboard + slots_offset()) + index;
 }
 
-static inline struct run_page *page_at(const struct scoreboard *scoreboard, unsigned index)
+static inline struct run_head *head_at(const struct scoreboard *scoreboard, unsigned index)
 {
-    return (struct run_page *)((char *)scoreboard + pages_offset(scoreboard->run_slots)) + index;
+    return (struct run_head *)((char *)scoreboard + heads_offset(scoreboard->run_slots)) + index;
+}
+
+static inline struct run_tail *tail_at(const struct scoreboard *scoreboard, unsigned index)
+{
+    return (struct run_tail *)((char *)scoreboard + tails_offset(scoreboard->run_slots)) + index;
 }
 
 static inline enum slot_state state_of(uint64_t phase)
@@ -131,6 +159,30 @@ static inline void get_words(const shared_word *words, void *bytes, size_t lengt
         to += piece;
         length -= piece;
     }
+}
+
+/* A text at an offset of whole words: what the head has no room for stands in the tail. */
+static inline void put_text(const struct scoreboard *scoreboard, unsigned index, size_t offset, const char *text,
+                            size_t length)
+{
+    size_t room = offset < HEAD_TEXT_BYTES ? HEAD_TEXT_BYTES - offset : 0;
+    size_t in_head = length < room ? length : room;
+
+    if (in_head > 0)
+        put_words(head_at(scoreboard, index)->text + offset / WORD_BYTES, text, in_head);
+    if (length > in_head)
+        put_words(tail_at(scoreboard, index)->text + (offset + in_head - HEAD_TEXT_BYTES) / WORD_BYTES, text + in_head,
+                  length - in_head);
+}
+
+/* All texts. */
+static inline void get_text(const struct scoreboard *scoreboard, unsigned index, char *text, size_t length)
+{
+    size_t in_head = length < HEAD_TEXT_BYTES ? length : HEAD_TEXT_BYTES;
+
+    get_words(head_at(scoreboard, index)->text, text, in_head);
+    if (length > in_head)
+        get_words(tail_at(scoreboard, index)->text, text + in_head, length - in_head);
 }
 
 /* Makes the sequence odd; it may be that already, if a writer died. */

@@ -22,7 +22,7 @@ size_t run_table_bytes(const struct scoreboard_sizes *sizes)
 {
     unsigned slots = run_table_slots(sizes);
 
-    return pages_offset(slots) + slots * sizeof(struct run_page) - sizeof(struct scoreboard);
+    return tails_offset(slots) + slots * sizeof(struct run_tail) - sizeof(struct scoreboard);
 }
 
 /* --- reading ------------------------------------------------------------------------------------------- */
@@ -67,7 +67,6 @@ static bool texts_are_inside(const struct run_record *record)
 enum run_read run_table_read(const struct scoreboard *scoreboard, unsigned index, struct run_copy *copy)
 {
     struct run_slot *slot = slot_at(scoreboard, index);
-    const struct run_page *page = page_at(scoreboard, index);
 
     for (int i = 0; i < READS_MAX; i++) {
         unsigned before = atomic_load_explicit(&slot->sequence, memory_order_acquire);
@@ -79,12 +78,12 @@ enum run_read run_table_read(const struct scoreboard *scoreboard, unsigned index
             sched_yield();
             continue;
         }
-        get_words(page->record, &copy->record, sizeof copy->record);
+        get_words(head_at(scoreboard, index)->record, &copy->record, sizeof copy->record);
         if (!texts_are_inside(&copy->record))
             continue; /* torn: the sequence has changed */
         if (!reserve_text(copy, copy->record.text_bytes))
             return RUN_READ_NO_MEMORY;
-        get_words(page->text, copy->text, copy->record.text_bytes);
+        get_text(scoreboard, index, copy->text, copy->record.text_bytes);
         if (atomic_load_explicit(&slot->sequence, memory_order_relaxed) == before)
             return RUN_READ_OK;
     }

@@ -9,7 +9,7 @@
  * dead, for another worker to adopt. A lease lives longer than its run, until the sandbox is known to be gone.
  *
  * Cost: 64 bytes a slot are scanned by take, end, find and list; a record is copied word by word, a small one in a
- * microsecond. Memory is touched only as far as it is used: a page or two a run.
+ * microsecond. Memory is touched only as far as it is used: 1 KiB a run, and pages of its own for long texts.
  */
 #ifndef COMMON_RUN_TABLE_H
 #define COMMON_RUN_TABLE_H

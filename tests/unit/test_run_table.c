@@ -130,6 +130,34 @@ static void test_texts_are_cut_between_characters(void **state)
     run_copy_release(&copy);
 }
 
+/* Wherever the room for short texts ends: nothing is lost there, nor written into a neighbour's. */
+static void test_texts_of_all_lengths_stand_beside_others(void **state)
+{
+    struct run_copy copy = {.text = NULL};
+    struct run_entry left = begin(1), right = begin(2);
+    char text[3000];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)('!' + i % 89);
+    run_entry_set(&right, RUN_STRING_PROMPT, text, 100);
+    run_entry_publish(&right);
+    run_entry_set(&left, RUN_STRING_RESULT_SUBTYPE, text + 1, 100);
+    for (size_t length = 0; length < sizeof text / 2; length++) {
+        left.record.text_bytes = left.record.strings[RUN_STRING_RESULT_SUBTYPE].offset + RUN_NAME_MAX_BYTES;
+        run_entry_set(&left, RUN_STRING_RAW_PROMPT, text + 2, length);
+        run_entry_set(&left, RUN_STRING_CONFIG, text + 3, length);
+        run_entry_publish(&left);
+        assert_int_equal(run_table_read(board, left.index, &copy), RUN_READ_OK);
+        check_string(&copy, RUN_STRING_RESULT_SUBTYPE, text + 1, 100);
+        check_string(&copy, RUN_STRING_RAW_PROMPT, text + 2, length);
+        check_string(&copy, RUN_STRING_CONFIG, text + 3, length);
+    }
+    assert_int_equal(run_table_read(board, right.index, &copy), RUN_READ_OK);
+    check_string(&copy, RUN_STRING_PROMPT, text, 100);
+    run_copy_release(&copy);
+}
+
 static void test_lists_are_newest_first_and_filtered(void **state)
 {
     struct run_entry entries[4];
@@ -293,6 +321,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_what_is_published_is_read),
         TEST(test_texts_are_cut_between_characters),
+        TEST(test_texts_of_all_lengths_stand_beside_others),
         TEST(test_lists_are_newest_first_and_filtered),
         TEST(test_the_oldest_ended_run_is_forgotten_first),
         TEST(test_a_leased_run_is_forgotten_only_when_there_is_no_other_slot),
