@@ -4,14 +4,13 @@
 
 static void on_stderr_timer(evutil_socket_t fd, short what, void *context);
 
-bool agent_output_init(struct agent_output *output, struct event_base *base, size_t line_limit_bytes,
+void agent_output_init(struct agent_output *output, struct event_base *base, size_t line_limit_bytes,
                        const struct agent_output_handlers *handlers)
 {
+    output->base = base;
     output->handlers = *handlers;
     line_buffer_init(&output->lines, line_limit_bytes);
     agent_report_init(&output->report);
-    output->stderr_timer = evtimer_new(base, on_stderr_timer, output);
-    return output->stderr_timer != NULL;
 }
 
 void agent_output_release(struct agent_output *output)
@@ -111,14 +110,24 @@ void agent_output_add(struct agent_output *output, bool is_stderr, const char *b
     check_lines(output, line_buffer_feed(&output->lines, bytes, length, on_line, output));
 }
 
+/* An unfinished line of stderr waits; most agents never write one. */
+static void await_stderr(struct agent_output *output)
+{
+    if (output->stderr_timer == NULL &&
+        (output->stderr_timer = evtimer_new(output->base, on_stderr_timer, output)) == NULL)
+        fail(output, RUN_ERROR_INTERNAL, "out of memory");
+    else if (!event_pending(output->stderr_timer, EV_TIMEOUT, NULL))
+        timer_start(output->stderr_timer, STDERR_WAIT_MS);
+}
+
 void agent_output_flush(struct agent_output *output)
 {
     if (!is_wanted(output))
         return;
     put_stderr(output, stderr_text_take_lines(&output->errors));
     put_stderr(output, stderr_text_take_lines(&output->errors)); /* the rest, if it is too long to wait */
-    if (output->errors.length > 0 && !event_pending(output->stderr_timer, EV_TIMEOUT, NULL))
-        timer_start(output->stderr_timer, STDERR_WAIT_MS);
+    if (output->errors.length > 0)
+        await_stderr(output);
     flush_stream(output);
 }
 
@@ -134,7 +143,8 @@ void agent_output_finish(struct agent_output *output)
 
 void agent_output_stop(struct agent_output *output)
 {
-    event_del(output->stderr_timer);
+    if (output->stderr_timer != NULL)
+        event_del(output->stderr_timer);
 }
 
 static void on_stderr_timer(evutil_socket_t fd, short what, void *context)

@@ -28,14 +28,14 @@ struct agent_output {
     struct line_buffer lines;
     struct stderr_text errors;
     struct agent_report report;
-    struct event *stderr_timer;
+    struct event_base *base;
+    struct event *stderr_timer; /* NULL: it was not needed yet */
     struct agent_output_handlers handlers;
     bool failed;
 };
 
-/* False for lack of memory; to be released in every case. */
-bool agent_output_init(struct agent_output *output, struct event_base *base, size_t line_limit_bytes,
-                       const struct agent_output_handlers *handlers) __attribute__((warn_unused_result));
+void agent_output_init(struct agent_output *output, struct event_base *base, size_t line_limit_bytes,
+                       const struct agent_output_handlers *handlers);
 void agent_output_release(struct agent_output *output);
 
 /* The client is there, or (NULL) gone. */

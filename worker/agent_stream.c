@@ -32,8 +32,7 @@ struct agent_stream {
     struct agent_stream_handlers handlers;
     struct e2b_call *call;  /* the Start request; NULL once it has ended */
     struct e2b_call *probe; /* is the sandbox gone? */
-    struct event *notify;   /* tells the end from the loop, outside of libcurl */
-    struct event *silence_timer;
+    struct event *timer;    /* of silence; made active, it tells the end from the loop, outside of libcurl */
     struct envelope_reader reader;
     enum stream_state state;
     bool paused;
@@ -56,10 +55,8 @@ static void stream_free(struct agent_stream *stream)
 {
     e2b_call_cancel(stream->call);
     e2b_call_cancel(stream->probe);
-    if (stream->notify != NULL)
-        event_free(stream->notify);
-    if (stream->silence_timer != NULL)
-        event_free(stream->silence_timer);
+    if (stream->timer != NULL)
+        event_free(stream->timer);
     envelope_reader_release(&stream->reader);
     free(stream->scratch);
     free(stream->message);
@@ -93,20 +90,14 @@ static void on_probed(void *context, bool gone)
         stream->handlers.on_lost(stream->handlers.context, stream->error, message_of(stream));
 }
 
-/* From the loop: what was seen inside libcurl is told here. The handler may cancel (free) the stream. */
-static void on_notify(evutil_socket_t fd, short what, void *context)
+static void tell_exit(struct agent_stream *stream)
 {
-    struct agent_stream *stream = context;
+    stream->state = STREAM_TOLD;
+    stream->handlers.on_exit(stream->handlers.context, stream->exit_code, message_of(stream));
+}
 
-    (void)fd;
-    (void)what;
-    if (stream->state == STREAM_EXITED) {
-        stream->state = STREAM_TOLD;
-        stream->handlers.on_exit(stream->handlers.context, stream->exit_code, message_of(stream));
-        return;
-    }
-    if (stream->state != STREAM_FAILED)
-        return;
+static void tell_lost(struct agent_stream *stream)
+{
     e2b_call_cancel(stream->call);
     stream->call = NULL;
     if (stream->probe_first) {
@@ -132,7 +123,7 @@ static void fail(struct agent_stream *stream, enum run_error error, bool probe_f
     stream->error = error;
     stream->probe_first = probe_first;
     set_message(stream, message);
-    event_active(stream->notify, 0, 0);
+    event_active(stream->timer, 0, 0);
 }
 
 /* --- events ------------------------------------------------------------------------------------------ */
@@ -177,7 +168,7 @@ static bool on_end_event(struct agent_stream *stream, json_t *end)
     stream->state = STREAM_EXITED;
     stream->exit_code = (int)json_integer_value(json_object_get(end, "exitCode"));
     set_message(stream, status != NULL ? status : "");
-    event_active(stream->notify, 0, 0);
+    event_active(stream->timer, 0, 0);
     return true;
 }
 
@@ -343,7 +334,7 @@ static void arm_silence_timer(struct agent_stream *stream)
 
     if (left_ms < 1)
         left_ms = 1;
-    timer_start(stream->silence_timer, left_ms);
+    timer_start(stream->timer, left_ms);
 }
 
 /* No silence of the sandbox's: we do not read, or wait to send Start again, or have just done so. */
@@ -358,14 +349,8 @@ static void excuse_silence(struct agent_stream *stream)
 }
 
 /* Activity only moves a number: the timer is set again when it fires, not per event. */
-static void on_silence_timer(evutil_socket_t fd, short what, void *context)
+static void check_silence(struct agent_stream *stream)
 {
-    struct agent_stream *stream = context;
-
-    (void)fd;
-    (void)what;
-    if (stream->state != STREAM_OPENING && stream->state != STREAM_RUNNING)
-        return;
     excuse_silence(stream);
     if (monotonic_ms() - stream->last_activity_ms < silence_limit_ms(stream))
         arm_silence_timer(stream);
@@ -374,6 +359,32 @@ static void on_silence_timer(evutil_socket_t fd, short what, void *context)
     else {
         stream->stopped = true;
         fail(stream, RUN_ERROR_SANDBOX_LOST, true, LOST_TEXT);
+    }
+}
+
+/* From the loop: what was seen inside libcurl is told here. The handler may cancel (free) the stream. */
+static void on_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct agent_stream *stream = context;
+
+    (void)fd;
+    (void)what;
+    event_del(stream->timer);
+    switch (stream->state) {
+    case STREAM_OPENING:
+    case STREAM_RUNNING:
+        check_silence(stream);
+        break;
+    case STREAM_EXITED:
+        tell_exit(stream);
+        break;
+    case STREAM_FAILED:
+        tell_lost(stream);
+        break;
+    case STREAM_TOLD:
+        break;
+    default:
+        log_panic("agent_stream: state %d", (int)stream->state);
     }
 }
 
@@ -447,10 +458,8 @@ struct agent_stream *agent_stream_open(const struct e2b_context *e2b, const stru
     stream->idle_timeout_ms = request->idle_timeout_ms;
     stream->last_activity_ms = monotonic_ms();
     envelope_reader_init(&stream->reader);
-    stream->notify = event_new(e2b->base, -1, 0, on_notify, stream);
-    stream->silence_timer = evtimer_new(e2b->base, on_silence_timer, stream);
-    if (stream->notify == NULL || stream->silence_timer == NULL ||
-        (stream->call = start_call(stream, request)) == NULL) {
+    stream->timer = evtimer_new(e2b->base, on_timer, stream);
+    if (stream->timer == NULL || (stream->call = start_call(stream, request)) == NULL) {
         stream_free(stream);
         return NULL;
     }

@@ -14,7 +14,7 @@ struct e2b_call {
     struct e2b_call_spec spec;
     struct http_transfer *transfer; /* NULL between tries */
     struct e2b_call *probe;         /* asks whether the sandbox is gone, before a failure is told */
-    struct event *retry_timer;
+    struct event *retry_timer;      /* NULL: it was not needed yet */
     int tries;
     bool counted; /* this try */
     int64_t first_try_ms;
@@ -26,6 +26,7 @@ struct e2b_call {
 };
 
 static bool send_try(struct e2b_call *call);
+static void on_retry(evutil_socket_t fd, short what, void *context);
 
 struct e2b_result e2b_failed(enum run_error error, const char *message)
 {
@@ -168,6 +169,10 @@ static void on_answer(void *context, const struct http_answer *answer)
     }
     call->fate_unknown |= verdict->fate_unknown;
     describe(call, answer, message);
+    if (call->retry_timer == NULL && (call->retry_timer = evtimer_new(call->e2b.base, on_retry, call)) == NULL) {
+        end(call, RUN_ERROR_INTERNAL, "out of memory", NULL);
+        return;
+    }
     log_info_limited("sandbox service: %s%s%s: try %d failed: %s; next in %lld ms", e2b_stage_name(call->spec.stage),
                      call->spec.sandbox != NULL ? " of sandbox " : "",
                      call->spec.sandbox != NULL ? call->spec.sandbox->id : "", call->tries,
@@ -295,8 +300,7 @@ struct e2b_call *e2b_call_new(const struct e2b_context *e2b, const struct e2b_ca
     e2b_service_ref(call->e2b.service);
     call->spec = *spec;
     call->first_try_ms = monotonic_ms();
-    call->retry_timer = evtimer_new(e2b->base, on_retry, call);
-    if (call->spec.url == NULL || call->retry_timer == NULL || !send_try(call)) {
+    if (call->spec.url == NULL || !send_try(call)) {
         call_free(call);
         return NULL;
     }

@@ -267,6 +267,16 @@ static void send_head(struct exchange *exchange, const char *run_id)
     evhttp_send_reply_start(exchange->request, 200, "OK");
 }
 
+/* What was asked for and answered is on its way: of the headers evhttp still reads, in the end, whether to close. */
+static void forget_headers(struct evhttp_request *request)
+{
+    struct evkeyvalq *answered = evhttp_request_get_output_headers(request);
+
+    evhttp_clear_headers(evhttp_request_get_input_headers(request));
+    evhttp_clear_headers(answered);
+    evhttp_add_header(answered, "Connection", "close");
+}
+
 /* The answer to an HTTP/1.0 client has no chunks: evhttp ends it when nothing waits, so something has to. */
 static int socket_for_chunks(struct exchange *exchange)
 {
@@ -306,6 +316,7 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
     evbuffer_drain(evhttp_request_get_input_buffer(exchange->request), exchange->body_length); /* it was parsed */
     send_head(exchange, run_id);
     stream->socket = socket_for_chunks(exchange);
+    forget_headers(exchange->request);
     arm_timer(stream);
     return stream;
 

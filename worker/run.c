@@ -470,8 +470,8 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
     run->agent_us = run->first_output_ms = -1;
     run->deadline = evtimer_new(host->base, on_deadline, run);
     run->deferred = event_new(host->base, -1, 0, on_deferred, run);
-    if (agent_output_init(&run->output, host->base, (size_t)host->settings->line_limit_bytes, &output) &&
-        run->deadline != NULL && run->deferred != NULL && take_slot(run))
+    agent_output_init(&run->output, host->base, (size_t)host->settings->line_limit_bytes, &output);
+    if (run->deadline != NULL && run->deferred != NULL && take_slot(run))
         return run;
     run_free(run);
     return NULL;
