@@ -27,11 +27,11 @@ struct agent_output {
     struct event_stream *stream; /* NULL: nobody listens */
     struct line_buffer lines;
     struct stderr_text errors;
-    struct agent_report report;
     struct event_base *base;
     struct event *stderr_timer; /* NULL: it was not needed yet */
-    struct agent_output_handlers handlers;
     bool failed;
+    struct agent_output_handlers handlers;
+    struct agent_report report;
 };
 
 void agent_output_init(struct agent_output *output, struct event_base *base, size_t line_limit_bytes,

@@ -33,19 +33,19 @@ struct client {
     struct bufferevent *bufferevent;      /* with a reference of ours; what passes here is in the clear */
     struct tls_stream *tls;               /* behind it; NULL: plain HTTP */
     struct evhttp_connection *connection; /* from the first handler on, else NULL */
-    struct event *timer;                  /* deadline of the state; the deferred close */
-    struct event *closed;                 /* EV_CLOSED, while watched */
+    struct access_entry *access; /* of the request that comes in, or was not yet answered to its end; NULL: none */
+    enum client_state state;
+    struct event *timer;  /* deadline of the state; the deferred close */
+    struct event *closed; /* EV_CLOSED, while watched */
     struct peer peer;
     struct request_guard guard;
     struct evbuffer *held;         /* an incomplete head, held back from evhttp; NULL: none */
     struct admission admission;    /* of the request whose head is complete */
-    struct access_entry *access;   /* of the request that comes in, or was not yet answered to its end; NULL: none */
     uint64_t body_bytes;           /* counted by server_hold_body() for this request */
     struct client_watcher watcher; /* on_closed NULL: nobody watches */
-    enum client_state state;
-    bool suspect; /* on the list of those that server_suspect() looks at */
-    bool moving;  /* bytes held back go to evhttp: on_input() has seen them */
-    bool freeing; /* evhttp_connection_free() of ours is on the stack */
+    bool suspect;                  /* on the list of those that server_suspect() looks at */
+    bool moving;                   /* bytes held back go to evhttp: on_input() has seen them */
+    bool freeing;                  /* evhttp_connection_free() of ours is on the stack */
     LIST_ENTRY(client) link;
     LIST_ENTRY(client) suspects;
 };

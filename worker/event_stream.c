@@ -138,6 +138,22 @@ static void send_pending(struct event_stream *stream)
         evhttp_send_reply_chunk(stream->request, stream->pending);
 }
 
+/* Its length in hexadecimal before it, and CRLF after both. */
+static void frame_chunk(struct evbuffer *chunk)
+{
+    char head[2 * sizeof(size_t) + 2], *at = head + sizeof head;
+    size_t left = evbuffer_get_length(chunk);
+
+    *--at = '\n';
+    *--at = '\r';
+    do {
+        *--at = "0123456789abcdef"[left % 16];
+        left /= 16;
+    } while (left > 0);
+    evbuffer_prepend(chunk, at, (size_t)(head + sizeof head - at));
+    evbuffer_add(chunk, "\r\n", 2);
+}
+
 /*
  * What evhttp_send_reply_chunk() does, but the socket is tried first. evhttp has the loop ask whether it takes bytes,
  * which it nearly always does: two system calls an event beside the one that writes. What it does not take, or a failed
@@ -150,9 +166,8 @@ static void send_at_once(struct event_stream *stream)
 
     metrics_add(METRIC_STREAM_BYTES, length);
     bufferevent_disable(bufferevent, EV_WRITE);
-    evbuffer_add_printf(stream->output, "%zx\r\n", length);
+    frame_chunk(stream->pending);
     evbuffer_add_buffer(stream->output, stream->pending);
-    evbuffer_add(stream->output, "\r\n", 2);
     evbuffer_unfreeze(stream->output, 1);
     (void)evbuffer_write(stream->output, stream->socket);
     evbuffer_freeze(stream->output, 1);
@@ -325,21 +340,41 @@ failed:
     return NULL;
 }
 
-/* A CR inside the line would end it for an SSE parser: it starts a further data line of the same event. */
-static void put_lines(struct evbuffer *pending, const char *line, size_t length)
+static char *append(char *at, const char *bytes, size_t length)
 {
-    for (;;) {
-        const char *cr = memchr(line, '\r', length);
-        size_t piece = cr != NULL ? (size_t)(cr - line) : length;
+    memcpy(at, bytes, length);
+    return at + length;
+}
 
-        evbuffer_add(pending, "data: ", 6);
-        evbuffer_add(pending, line, piece);
-        evbuffer_add(pending, "\n", 1);
-        if (cr == NULL)
-            return;
-        line += piece + 1;
-        length -= piece + 1;
+static size_t count_of(const char *line, size_t length, char wanted)
+{
+    size_t count = 0;
+
+    for (const char *end = line + length; (line = memchr(line, wanted, (size_t)(end - line))) != NULL; line++)
+        count++;
+    return count;
+}
+
+/* A CR inside the line would end it for an SSE parser: it starts a further data line of the same event. */
+static void put_event(struct evbuffer *pending, const char *line, size_t length)
+{
+    const char *end = line + length, *cr;
+    size_t bytes = 6 + length + 2 + count_of(line, length, '\r') * 6;
+    struct evbuffer_iovec space;
+    char *at;
+
+    if (evbuffer_reserve_space(pending, (ev_ssize_t)bytes, &space, 1) < 1)
+        return;
+    at = append(space.iov_base, "data: ", 6);
+    while ((cr = memchr(line, '\r', (size_t)(end - line))) != NULL) {
+        at = append(at, line, (size_t)(cr - line));
+        at = append(at, "\ndata: ", 7);
+        line = cr + 1;
     }
+    at = append(at, line, (size_t)(end - line));
+    append(at, "\n\n", 2);
+    space.iov_len = bytes;
+    evbuffer_commit_space(pending, &space, 1);
 }
 
 void event_stream_put_line(struct event_stream *stream, const char *line, size_t length)
@@ -348,8 +383,7 @@ void event_stream_put_line(struct event_stream *stream, const char *line, size_t
         return;
     metrics_add(METRIC_EVENTS, 1);
     access_event(stream->access);
-    put_lines(stream->pending, line, length);
-    evbuffer_add(stream->pending, "\n", 1);
+    put_event(stream->pending, line, length);
 }
 
 void event_stream_put_source(struct event_stream *stream, const struct event_source *source)

@@ -25,7 +25,6 @@ struct http_transfer {
     curl_mime *mime;
     struct curl_slist *headers;
     struct http_cursor *cursors; /* one per part */
-    char error[CURL_ERROR_SIZE];
     char *body;
     size_t body_length;
     size_t answer_max_bytes;
@@ -47,6 +46,7 @@ struct http_transfer {
     TAILQ_ENTRY(http_transfer) cancelled_link;
     TAILQ_ENTRY(http_transfer) resuming_link;
     TAILQ_ENTRY(http_transfer) fed_link;
+    char error[CURL_ERROR_SIZE]; /* last: what each piece of a body needs stands together */
 };
 
 /* Where libcurl stands in a part it reads. */

@@ -6,8 +6,8 @@ struct cursor {
     const char *at, *end;
 };
 
-/* One token, and the blanks before it. */
-static bool take(struct cursor *cursor, const char *token, size_t length)
+/* One token, and the blanks before it. Inlined, so that each comparison is of a length known to the compiler. */
+__attribute__((always_inline)) static inline bool take(struct cursor *cursor, const char *token, size_t length)
 {
     while (cursor->at < cursor->end &&
            (*cursor->at == ' ' || *cursor->at == '\n' || *cursor->at == '\t' || *cursor->at == '\r'))
