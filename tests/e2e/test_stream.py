@@ -105,6 +105,16 @@ async def test_events_do_not_depend_on_the_transport(server, client, shape):
     assert {event["text"] for event in answer.events if "seq" in event} == {"é✓🙂"}
 
 
+def test_what_comes_together_leaves_together(server):
+    """A burst is read by 2 KiB: it is not sent so, since each chunk is a system call here and a wake-up there."""
+    with RawConnection(server) as connection:
+        connection.send(query_bytes(server, script(events=400, bytes=60, batch=400)))
+        body = body_of(connection.read_to_end())
+    content, complete = dechunk(body)
+    assert complete and content.count(b"data: ") >= 400
+    assert len(re.findall(rb"(?:^|\n\n\r\n)[0-9a-f]+\r\ndata: ", body)) <= len(content) // 4096
+
+
 async def test_an_unterminated_result_counts(server, client):
     answer = await query(client, server, script(events=1, unterminated=True))
     answer.check_complete(1)
