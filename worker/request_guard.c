@@ -270,7 +270,7 @@ static enum guard_verdict in_chunk_size(struct request_guard *guard, char c)
     if (++guard->line_bytes > TRAILERS_MAX_BYTES)
         return GUARD_BAD;
     if (guard->state == GUARD_IN_CHUNK_EXTENSION)
-        return GUARD_MORE;
+        return c == '\t' || (unsigned char)c >= 0x20 ? GUARD_MORE : GUARD_BAD;
     if (c == ';' && guard->chunk_digits > 0) {
         guard->state = GUARD_IN_CHUNK_EXTENSION;
         return GUARD_MORE;
@@ -318,12 +318,20 @@ static bool is_in_headers(const struct request_guard *guard)
     return guard->state >= GUARD_AT_LINE_START && guard->state <= GUARD_IN_VALUE;
 }
 
-/* CR counts only directly before LF; anywhere else in the framing it is an attack. */
+static bool is_in_chunks(const struct request_guard *guard)
+{
+    return guard->state >= GUARD_IN_CHUNK_SIZE && guard->state <= GUARD_IN_TRAILERS;
+}
+
+/*
+ * CR counts only directly before LF; anywhere else in the framing it is an attack. So is LF alone between chunks, where
+ * others look for the end of a line elsewhere; a head may have it (RFC 9112 2.2).
+ */
 static enum guard_verdict feed_byte(struct request_guard *guard, char c)
 {
     if (guard->state == GUARD_AT_MESSAGE_END)
         return GUARD_PIPELINED;
-    if (guard->seen_cr && c != '\n')
+    if (guard->seen_cr ? c != '\n' : c == '\n' && is_in_chunks(guard))
         return GUARD_BAD;
     guard->seen_cr = c == '\r';
     if (c == '\r') {

@@ -64,6 +64,17 @@ static const struct {
     {"a length beyond 64 bits is refused", POST "Content-Length: 99999999999999999999\r\n\r\n", 0, GUARD_BAD},
     {"a chunk size that is no number is refused", POST "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 0, GUARD_BAD},
     {"an empty chunk size is refused", POST "Transfer-Encoding: chunked\r\n\r\n\r\n", 0, GUARD_BAD},
+    {"LF alone after a chunk size is refused", POST "Transfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n", 0,
+     GUARD_BAD},
+    {"LF alone after a chunk's extension is refused", POST "Transfer-Encoding: chunked\r\n\r\n1;a\na\r\n0\r\n\r\n", 0,
+     GUARD_BAD},
+    {"LF alone after a chunk is refused", POST "Transfer-Encoding: chunked\r\n\r\n1\r\na\n0\r\n\r\n", 0, GUARD_BAD},
+    {"LF alone after a trailer is refused", POST "Transfer-Encoding: chunked\r\n\r\n0\r\nT: v\n\r\n", 0, GUARD_BAD},
+    {"LF alone at the end of the trailers is refused", POST "Transfer-Encoding: chunked\r\n\r\n0\r\n\n", 0, GUARD_BAD},
+    {"a control byte in a chunk's extension is refused", POST "Transfer-Encoding: chunked\r\n\r\n1;a\1\r\n", 0,
+     GUARD_BAD},
+    {"a tab in a chunk's extension passes", POST "Transfer-Encoding: chunked\r\n\r\n1;\ta=\"\xc3\"\r\na\r\n0\r\n\r\n",
+     0, GUARD_COMPLETE},
     {"CR inside a chunk size is refused", POST "Transfer-Encoding: chunked\r\n\r\n1\r5\r\n", 0, GUARD_BAD},
     {"a chunk longer than its size is refused", POST "Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", 0, GUARD_BAD},
     {"a body at the limit passes", POST "Content-Length: 16\r\n\r\n", 0, GUARD_MORE},
@@ -164,7 +175,7 @@ static void test_bounds_of_the_head_are_exact(void **state)
 
 static void test_extensions_of_chunks_become_blanks(void **state)
 {
-    char bytes[] = POST "Transfer-Encoding: chunked\r\n\r\n1;a=\"b\"\r\n;\r\n0;c\n\r\n";
+    char bytes[] = POST "Transfer-Encoding: chunked\r\n\r\n1;a=\"b\"\r\n;\r\n0;c\r\n\r\n";
     struct request_guard guard;
     size_t at = 0, taken;
 
@@ -172,7 +183,7 @@ static void test_extensions_of_chunks_become_blanks(void **state)
     request_guard_init(&guard, LIMIT_BYTES);
     while (bytes[at] != '\0' && request_guard_feed(&guard, bytes + at, 1, &taken) != GUARD_BAD)
         at += taken;
-    assert_string_equal(bytes, POST "Transfer-Encoding: chunked\r\n\r\n1      \r\n;\r\n0  \n\r\n");
+    assert_string_equal(bytes, POST "Transfer-Encoding: chunked\r\n\r\n1      \r\n;\r\n0  \r\n\r\n");
 }
 
 static void expect_span(struct span span, const char *text)
