@@ -1,6 +1,9 @@
 #include "worker/router.h"
 
 #include "worker/percent.h"
+#include "worker/request_guard.h"
+
+#include <stdio.h>
 
 /* Does a segment as sent decode to the text? */
 static bool decodes_to(struct span segment, struct span text)
@@ -60,6 +63,21 @@ static const struct route *find(const struct route *routes, struct span path, st
     return NULL;
 }
 
+/* Reads evhttp the URL too? What it does not, it would refuse itself, and with HTML. */
+static bool has_host(struct span url)
+{
+    char text[GUARD_REQUEST_LINE_MAX_BYTES + 1];
+    struct evhttp_uri *uri;
+    bool has;
+
+    snprintf(text, sizeof text, "%.*s", (int)url.length, url.bytes);
+    uri = evhttp_uri_parse_with_flags(text, EVHTTP_URI_NONCONFORMANT);
+    has = uri != NULL && evhttp_uri_get_host(uri) != NULL && *evhttp_uri_get_host(uri) != '\0';
+    if (uri != NULL)
+        evhttp_uri_free(uri);
+    return has;
+}
+
 /* Path and query of /a?b, http://h/a?b and `*`; false for other forms. */
 static bool split_target(struct span target, struct router_match *match)
 {
@@ -71,6 +89,8 @@ static bool split_target(struct span target, struct router_match *match)
 
         if (target.length <= length || strncasecmp(target.bytes, schemes[i], length) != 0)
             continue;
+        if (!has_host(target))
+            return false;
         rest = (struct span){target.bytes + length, target.length - length};
         while (rest.length > 0 && *rest.bytes != '/' && *rest.bytes != '?')
             rest = (struct span){rest.bytes + 1, rest.length - 1};

@@ -12,7 +12,7 @@ enum router_result {
     ROUTER_FOUND,
     ROUTER_SLASH,     /* the path of a route with one slash too many at its end */
     ROUTER_UNKNOWN,   /* no such path */
-    ROUTER_NO_TARGET, /* neither a path, nor an http URL, nor `*` */
+    ROUTER_NO_TARGET, /* neither a path, nor an http URL with a host, nor `*` */
 };
 
 /* Pieces point into the target. */

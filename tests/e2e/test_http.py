@@ -591,8 +591,8 @@ def test_a_silent_body_is_408_however_short_idle_connections_are_kept(start_serv
 
 
 @pytest.mark.parametrize("request_line", [b"GET http://[/ HTTP/1.1", b"GET /health HTTP/1.1\r\nExpect: nothing"])
-def test_what_evhttp_refuses_by_itself_takes_nothing_of_another_run(start_server, request_line):
-    """It closes without a word; the next descriptor of that number is a connection to the sandbox service."""
+def test_a_refused_request_takes_nothing_of_another_run(start_server, request_line):
+    """evhttp closes without a word; the next descriptor of that number is a connection to the sandbox service."""
     server = start_server(workers=1)
     with RawConnection(server) as asking:  # accepted before: no accept comes between
         with RawConnection(server) as refused:
