@@ -214,6 +214,9 @@ static void send_body(struct exchange *exchange, int status, const char *type, s
     access_answered(server_access(exchange));
     end_exchange(exchange);
     evhttp_send_reply(exchange->request, status, http_reason(status), body);
+    /* evhttp would take the end of what the client has to say for the client's, and cut the answer. */
+    if (exchange->client != NULL && exchange->client->state != CLIENT_IDLE)
+        bufferevent_disable(client_bufferevent(exchange->client), EV_READ);
     if (body != NULL)
         evbuffer_free(body);
 }
