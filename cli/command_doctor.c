@@ -5,6 +5,7 @@
 #include "cli/ds.h"
 #include "cli/interrupt.h"
 #include "cli/program.h"
+#include "common/descriptors.h"
 
 #include <errno.h>
 #include <stdarg.h>

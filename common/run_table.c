@@ -198,7 +198,7 @@ bool run_table_report_lost(struct scoreboard *scoreboard, uint64_t id, const cha
     phase = atomic_load(&slot->phase);
     if (state_of(phase) != SLOT_LIVE || atomic_load(&slot->id) != id || atomic_load(&slot->lease) != RUN_LEASE_LIVE)
         return false;
-    get_words(page_at(scoreboard, (unsigned)index)->sandbox_id, held, RUN_SANDBOX_ID_MAX_BYTES);
+    get_words(head_at(scoreboard, (unsigned)index)->sandbox_id, held, RUN_SANDBOX_ID_MAX_BYTES);
     if (strcmp(held, sandbox_id) != 0)
         return false;
     *owner = atomic_load(&slot->owner);

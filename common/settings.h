@@ -31,11 +31,6 @@
 /* The most that `workers` may be; TTIN does not go beyond it either. */
 #define SETTINGS_WORKERS_MAX 256
 
-/* A run holds its client's and its sandbox's connection; all runs of an instance may meet in one worker. */
-#define SETTINGS_DESCRIPTORS_PER_RUN 2
-/* Listening sockets, resolver, health probes, deletions of ended runs, connections not yet admitted. */
-#define SETTINGS_DESCRIPTORS_RESERVE 256
-
 enum runtime_choice {
     RUNTIME_AUTO,  /* e2b when an E2B key is in effect, else local */
     RUNTIME_E2B,   /* the E2B cloud, or what E2B_API_URL names */

@@ -1,5 +1,6 @@
 #include "master/preflight.h"
 
+#include "common/descriptors.h"
 #include "common/log.h"
 #include "common/log_sink.h"
 #include "master/child.h"
@@ -115,7 +116,7 @@ bool preflight_check(const struct settings *settings)
 
 bool preflight_raise_descriptors(int64_t max_runs)
 {
-    int64_t needed = max_runs * SETTINGS_DESCRIPTORS_PER_RUN + SETTINGS_DESCRIPTORS_RESERVE;
+    int64_t needed = max_runs * DESCRIPTORS_PER_RUN + DESCRIPTORS_RESERVE;
     struct rlimit limit;
     int64_t fitting;
 
@@ -130,7 +131,7 @@ bool preflight_raise_descriptors(int64_t max_runs)
     }
     if (limit.rlim_max >= (rlim_t)needed)
         return true;
-    fitting = ((int64_t)limit.rlim_max - SETTINGS_DESCRIPTORS_RESERVE) / SETTINGS_DESCRIPTORS_PER_RUN;
+    fitting = ((int64_t)limit.rlim_max - DESCRIPTORS_RESERVE) / DESCRIPTORS_PER_RUN;
     log_error("max_runs = %" PRId64 " needs %" PRId64 " open files in a worker, and the hard limit is %" PRIu64
               ": raise it (ulimit -Hn, LimitNOFILE=) or set max_runs to %" PRId64 " or less",
               max_runs, needed, (uint64_t)limit.rlim_max, fitting > 0 ? fitting : 0);

@@ -211,6 +211,7 @@ static void read_request(struct client *client, struct evbuffer *input, size_t a
     verdict = feed_guard(client, input, &at);
     if (verdict == GUARD_HEAD) {
         release_held(client, input);
+        server_put_last(client->server, client);
         timer_start(client->timer, server_settings(client->server)->body_timeout_ms);
         if (admit(client, input)) {
             at = client->guard.position;
@@ -331,19 +332,14 @@ static void on_peer_closed(evutil_socket_t fd, short what, void *context)
 
 /* --- deadlines --------------------------------------------------------------------------------------- */
 
-/* From the loop: nothing of evhttp is on the stack. */
-static void close_now(struct client *client)
+void client_let_go(struct client *client)
 {
-    struct evhttp_connection *connection = client->connection;
-
-    if (connection != NULL) {
-        client->freeing = true;
-        evhttp_connection_free(connection); /* on_connection_closed() frees the client */
-    } else {
-        shutdown(bufferevent_getfd(client->bufferevent), SHUT_RDWR); /* evhttp sees the end and frees its side */
-        client->state = CLIENT_CLOSING;
-        timer_start(client->timer, LINGER_MS);
+    if (client->connection != NULL) {
+        evhttp_connection_free(client->connection); /* on_connection_closed() frees the client */
+        return;
     }
+    bufferevent_trigger_event(client->bufferevent, BEV_EVENT_READING | BEV_EVENT_ERROR, 0); /* evhttp frees its side */
+    client_free(client);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *context)
@@ -358,18 +354,18 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
     }
     switch (client->state) {
     case CLIENT_PROXIED:
-        close_now(client);
+        client_let_go(client);
         break;
     case CLIENT_READING:
         if (request_guard_started(&client->guard))
             refuse(client, 408);
         else
-            close_now(client); /* a connection that sent nothing is just closed */
+            client_let_go(client); /* a connection that sent nothing is just closed */
         break;
     case CLIENT_REFUSED:
     case CLIENT_CLOSING:
     case CLIENT_IDLE:
-        close_now(client);
+        client_let_go(client);
         break;
     case CLIENT_SERVING:
         break;
@@ -378,7 +374,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
     }
 }
 
-/* evhttp is about to free the connection, on its own or because of close_now(). */
+/* evhttp is about to free the connection, on its own or because of client_let_go(). */
 static void on_connection_closed(struct evhttp_connection *connection, void *context)
 {
     struct client *client = context;
@@ -489,6 +485,7 @@ void client_serve(struct client *client, struct evhttp_connection *connection)
 {
     client->state = CLIENT_SERVING;
     client->connection = connection;
+    server_put_last(client->server, client);
     event_del(client->timer);
     evhttp_connection_set_closecb(connection, on_connection_closed, client);
 }
@@ -498,6 +495,7 @@ void client_idle(struct client *client)
     const struct settings *settings = server_settings(client->server);
 
     client->state = CLIENT_IDLE;
+    server_put_last(client->server, client);
     client->admission = (struct admission){.route = NULL};
     request_guard_init(&client->guard, (uint64_t)settings->body_limit_bytes);
     timer_start(client->timer, settings->keepalive_timeout_ms);
@@ -519,6 +517,11 @@ void client_watch(struct client *client, const struct client_watcher *watcher)
     client->closed = event_new(server_base(client->server), fd, EV_CLOSED, on_peer_closed, client);
     if (client->closed == NULL || event_add(client->closed, NULL) < 0)
         log_error("cannot watch a connection for its end; it is noticed with the next write");
+}
+
+void client_keep(struct client *client)
+{
+    server_keep(client->server, client);
 }
 
 void client_unwatch(struct client *client)

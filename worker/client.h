@@ -45,12 +45,14 @@ struct client {
     struct client_watcher watcher; /* on_closed NULL: nobody watches */
     bool suspect;                  /* on the list of those that server_suspect() looks at */
     bool moving;                   /* bytes held back go to evhttp: on_input() has seen them */
-    bool freeing;                  /* evhttp_connection_free() of ours is on the stack */
+    bool spare;                    /* it has no run: it is let go when others need its place */
     LIST_ENTRY(client) link;
     LIST_ENTRY(client) suspects;
+    TAILQ_ENTRY(client) spares;
 };
 
 LIST_HEAD(client_list, client);
+TAILQ_HEAD(client_queue, client);
 
 /* What clients need of their server. */
 struct event_base *server_base(struct server *server);
@@ -70,6 +72,10 @@ void server_leave(struct server *server, struct client *client);
  * other callback runs.
  */
 void server_suspect(struct server *server, struct client *client);
+/* It has come a step further: of those without a run it is let go last. */
+void server_put_last(struct server *server, struct client *client);
+/* It has a run: it is let go for nobody. */
+void server_keep(struct server *server, struct client *client);
 /* The handler finds its client by the connection's descriptor. */
 void server_note_fd(struct server *server, int fd, struct client *client);
 void server_forget_fd(struct server *server, int fd, const struct client *client);
@@ -85,6 +91,8 @@ const struct peer *client_peer(struct client *client);
 void client_serve(struct client *client, struct evhttp_connection *connection);
 /* Frees it if evhttp has freed the connection before a handler saw it: nobody else tells. */
 void client_free_if_gone(struct client *client);
+/* Closes the connection and frees the client. From the loop: nothing of evhttp may be on the stack. */
+void client_let_go(struct client *client);
 
 /* A request is coming in, or being served. */
 bool client_has_request(const struct client *client);

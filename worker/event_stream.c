@@ -328,6 +328,7 @@ struct event_stream *event_stream_open(struct exchange *exchange, const char *ru
     client_watch(
         exchange->client,
         &(struct client_watcher){.on_gone = on_client_gone, .on_closed = on_connection_closed, .context = stream});
+    client_keep(exchange->client);
     evbuffer_drain(evhttp_request_get_input_buffer(exchange->request), exchange->body_length); /* it was parsed */
     send_head(exchange, run_id);
     stream->socket = socket_for_chunks(exchange);

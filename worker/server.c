@@ -1,5 +1,6 @@
 #include "worker/server.h"
 
+#include "common/descriptors.h"
 #include "common/log.h"
 #include "worker/acceptor.h"
 #include "worker/client.h"
@@ -17,11 +18,16 @@
 #include <event2/util.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 /* Guard and reception refuse first, with our own answers; these only bound evhttp behind them. */
 #define EVHTTP_HEADERS_MAX_BYTES (GUARD_REQUEST_LINE_MAX_BYTES + GUARD_HEADERS_MAX_BYTES + 4096)
 #define EVHTTP_BODY_SLACK_BYTES  4096
 #define EVHTTP_PATIENCE_SLACK_S  10
+/* Connections without a run, whatever the limit of open files: each may hold a head of 40 KiB. */
+#define SPARE_MAX 16384
+/* Fewer connections are no burst. */
+#define BURST_MIN 64
 
 struct server {
     struct event_base *base;
@@ -35,8 +41,14 @@ struct server {
     struct acceptor *acceptor; /* NULL before server_listen() */
     bool stopped;
     struct client_list clients;
+    size_t count;               /* of clients */
+    size_t peak;                /* of them since server_has_emptied() */
+    size_t entered;             /* since the last sweep */
+    struct client_queue spares; /* first the one to be let go first */
+    size_t spare_count, spare_max;
+    bool crowded; /* it was said that some are let go */
     struct client_list suspects;
-    struct event *check; /* of the suspects, before all other callbacks */
+    struct event *check; /* of suspects, sweep and spares, before all other callbacks */
     struct client **by_fd;
     size_t by_fd_size;
 };
@@ -89,15 +101,46 @@ SSL_CTX *server_tls(const struct server *server)
     return server->tls;
 }
 
+void server_keep(struct server *server, struct client *client)
+{
+    if (!client->spare)
+        return;
+    client->spare = false;
+    TAILQ_REMOVE(&server->spares, client, spares);
+    server->spare_count--;
+}
+
+void server_put_last(struct server *server, struct client *client)
+{
+    server_keep(server, client);
+    client->spare = true;
+    TAILQ_INSERT_TAIL(&server->spares, client, spares);
+    server->spare_count++;
+}
+
+/* Those that evhttp has let go of keep memory until a sweep: there are never many more of them than of the others. */
+static bool is_sweep_due(const struct server *server)
+{
+    return server->entered > server->count / 2 + BURST_MIN;
+}
+
 void server_enter(struct server *server, struct client *client)
 {
     LIST_INSERT_HEAD(&server->clients, client, link);
+    server_put_last(server, client);
+    server->entered++;
+    if (++server->count > server->peak)
+        server->peak = server->count;
+    if (server->spare_count > server->spare_max || is_sweep_due(server))
+        event_active(server->check, 0, 0);
     acceptor_took(server->acceptor);
 }
 
 void server_leave(struct server *server, struct client *client)
 {
     LIST_REMOVE(client, link);
+    server_keep(server, client);
+    server->count--;
     if (client->suspect)
         LIST_REMOVE(client, suspects);
     acceptor_lost(server->acceptor);
@@ -109,6 +152,18 @@ void server_suspect(struct server *server, struct client *client)
         LIST_INSERT_HEAD(&server->suspects, client, suspects);
     client->suspect = true;
     event_active(server->check, 0, 0);
+}
+
+/* New clients come in, even when others hold on to all the places there are. */
+static void make_room(struct server *server)
+{
+    if (server->spare_count > server->spare_max && !server->crowded) {
+        log_warn("more than %zu connections without a run: those that have waited longest are closed",
+                 server->spare_max);
+        server->crowded = true;
+    }
+    while (server->spare_count > server->spare_max)
+        client_let_go(TAILQ_FIRST(&server->spares));
 }
 
 static void on_check(evutil_socket_t fd, short what, void *context)
@@ -123,6 +178,9 @@ static void on_check(evutil_socket_t fd, short what, void *context)
         client->suspect = false;
         client_free_if_gone(client);
     }
+    if (is_sweep_due(server))
+        server_sweep(server);
+    make_room(server);
 }
 
 void server_note_fd(struct server *server, int fd, struct client *client)
@@ -354,6 +412,17 @@ static int64_t evhttp_patience_s(const struct settings *settings)
     return longest_ms / 1000 + EVHTTP_PATIENCE_SLACK_S;
 }
 
+/* What the runs and the worker itself need is not for connections without a run. */
+static size_t spare_max(const struct settings *settings)
+{
+    rlim_t taken = (rlim_t)settings->max_runs * DESCRIPTORS_PER_RUN + DESCRIPTORS_OWN;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < taken + DESCRIPTORS_SPARE_MIN)
+        return DESCRIPTORS_SPARE_MIN;
+    return limit.rlim_cur - taken < SPARE_MAX ? limit.rlim_cur - taken : SPARE_MAX;
+}
+
 struct server *server_new(struct event_base *base, const struct settings *settings, const struct route *routes,
                           const struct tls_files *tls_files, void *context)
 {
@@ -364,6 +433,8 @@ struct server *server_new(struct event_base *base, const struct settings *settin
         return NULL;
     LIST_INIT(&server->clients);
     LIST_INIT(&server->suspects);
+    TAILQ_INIT(&server->spares);
+    server->spare_max = spare_max(settings);
     server->base = base;
     server->settings = settings;
     server->context = context;
@@ -408,10 +479,20 @@ void server_sweep(struct server *server)
 {
     struct client *client, *next;
 
+    server->entered = 0;
+    server->crowded = server->crowded && server->spare_count > server->spare_max / 2;
     for (client = LIST_FIRST(&server->clients); client != NULL; client = next) {
         next = LIST_NEXT(client, link);
         client_free_if_gone(client);
     }
+}
+
+bool server_has_emptied(struct server *server)
+{
+    if (server->peak < BURST_MIN || server->count > server->peak / 4)
+        return false;
+    server->peak = server->count;
+    return true;
 }
 
 size_t server_open_requests(struct server *server, enum server_waiting waiting)

@@ -69,6 +69,8 @@ void server_stop_accepting(struct server *server, bool take_waiting);
 bool server_has_stopped_accepting(const struct server *server);
 /* Frees what belonged to connections that evhttp has let go of unseen. To be called every second or so. */
 void server_sweep(struct server *server);
+/* Have most of many connections ended since this was last true? A moment to return their memory. */
+bool server_has_emptied(struct server *server) __attribute__((warn_unused_result));
 /* What counts besides connections with a request or a stream. */
 enum server_waiting {
     SERVER_WAITING_NONE,
@@ -113,6 +115,9 @@ struct client_watcher {
 struct access_entry *server_access(const struct exchange *exchange);
 /* Takes a request over: from now on its end is noticed in every state. */
 void client_watch(struct client *client, const struct client_watcher *watcher);
+/* It has a run. Of clients without one only so many may be here: then the one that has not come further for longest is
+ * let go. */
+void client_keep(struct client *client);
 /* Before a reply of a whole: the watcher is not called any more. */
 void client_unwatch(struct client *client);
 /* Closes the connection from the loop, soon; on_closed follows. */

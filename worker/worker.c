@@ -235,12 +235,16 @@ static void on_signal(evutil_socket_t number, short what, void *context)
     end_now(context);
 }
 
-/* What a burst of runs took goes back to the system with its last run: malloc keeps what is not at the heap's end. */
+/*
+ * What a burst of runs took goes back to the system with its last run, what a burst of connections took with most of
+ * them: malloc keeps what is not at the heap's end.
+ */
 static void return_memory(struct worker *worker)
 {
     uint64_t ended_runs = atomic_load(&own_slot(worker)->ended_runs);
+    bool has_emptied = server_has_emptied(worker->server);
 
-    if (worker->host.run_count > 0 || ended_runs == worker->trimmed_at_runs)
+    if (!has_emptied && (worker->host.run_count > 0 || ended_runs == worker->trimmed_at_runs))
         return;
     malloc_trim(0);
     worker->trimmed_at_runs = ended_runs;
@@ -255,9 +259,9 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     (void)what;
     atomic_store(&own_slot(worker)->heartbeat_ms, monotonic_ms());
     atomic_store(&own_slot(worker)->failed_kills, (unsigned)kill_queue_failed(worker->host.kills));
+    return_memory(worker); /* what the sweep frees is free in the next turn of the loop only */
     server_sweep(worker->server);
     run_end_wanted(&worker->host);
-    return_memory(worker);
     log_limit_tick(monotonic_ms());
     if (worker->phase == PHASE_SERVING)
         recovery_tick(worker->recovery);
