@@ -6,12 +6,15 @@
 
 #include <errno.h>
 #include <event2/listener.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define STAND_ASIDE_MS     2u /* for each worker that should come first */
 #define STAND_ASIDE_MAX_MS 8u
+#define WAITING_PER_AHEAD  32u
 /* Out of descriptors, an evhttp listener would spin: nothing is accepted for this long (libs.md). */
 #define ACCEPT_PAUSE_MS 1000
 /* More than any queue of a listening socket holds here: who keeps filling it must not keep us. */
@@ -44,8 +47,17 @@ struct acceptor {
 /* evhttp keeps the listener's context for itself: this is how its error callback finds the worker's one acceptor. */
 static struct acceptor *this_acceptor;
 
-/* How many serving workers hold fewer connections than this one. */
-static unsigned workers_ahead(struct acceptor *acceptor)
+/* How many connections wait on a listening socket; 0 for a unix socket, of which the kernel does not say it. */
+static unsigned waiting(int fd)
+{
+    struct tcp_info info = {.tcpi_unacked = 0};
+    socklen_t size = sizeof info;
+
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_unacked : 0;
+}
+
+/* How many serving workers hold fewer connections than this one, by more than it may be ahead. */
+static unsigned workers_ahead(struct acceptor *acceptor, unsigned may_be_ahead)
 {
     unsigned own = atomic_load(&acceptor->scoreboard->slots[acceptor->slot].connections);
     unsigned ahead = 0;
@@ -54,7 +66,7 @@ static unsigned workers_ahead(struct acceptor *acceptor)
         struct worker_slot *slot = &acceptor->scoreboard->slots[i];
 
         if (atomic_load_explicit(&slot->state, memory_order_relaxed) == WORKER_SERVING)
-            ahead += atomic_load_explicit(&slot->connections, memory_order_relaxed) < own;
+            ahead += atomic_load_explicit(&slot->connections, memory_order_relaxed) + may_be_ahead < own;
     }
     return ahead;
 }
@@ -85,9 +97,8 @@ static void on_ready(evutil_socket_t fd, short what, void *context)
 {
     struct gate *gate = context;
     struct acceptor *acceptor = gate->acceptor;
-    unsigned aside_ms = workers_ahead(acceptor) * STAND_ASIDE_MS;
+    unsigned aside_ms = workers_ahead(acceptor, waiting(fd) / WAITING_PER_AHEAD) * STAND_ASIDE_MS;
 
-    (void)fd;
     (void)what;
     event_del(gate->ready);
     if (aside_ms == 0) {

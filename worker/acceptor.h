@@ -5,7 +5,9 @@
  * worker takes one connection at a time, and stands aside before each, once, 2 ms for every worker that holds fewer, at
  * most 8; then it takes it anyway, because the others may be stopped. That goes by the number of workers and not by how
  * much fewer they hold: a stopped one with none makes all others wait alike, and their order among themselves stays.
- * Cost per connection: two changes of the epoll set and a scan of the scoreboard's slots.
+ * When many wait it matters less who takes the next one: a worker may be ahead by one for every 32 of them. Else two
+ * workers together would take a thousand a second, and honest clients stand in the queue behind a flood.
+ * Cost per connection: two changes of the epoll set, the length of the queue, and a scan of the scoreboard's slots.
  */
 #ifndef WORKER_ACCEPTOR_H
 #define WORKER_ACCEPTOR_H

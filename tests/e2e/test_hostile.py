@@ -6,16 +6,21 @@ import socket
 import ssl
 import struct
 import termios
+import time
 
 import pytest
+from harness import procfs
 from harness.attack import HALF_BODY, HEALTH, Workers, attacked, connect, raise_descriptors, reset, say
-from harness.client import RawConnection, body_of, query_bytes, script, status_of
+from harness.client import RawConnection, query_bytes, script, status_of
 from harness.ports import free_port
-from harness.server import memory_slack_kib
-from harness.waiting import deadline, eventually
+from harness.server import memory_slack_kib, seconds_since
+from harness.waiting import eventually
 
 IDLE = 10000
 STORM = 300  # of each kind
+CROWD = 2000
+# What else goes on on a machine only makes it worse: one comparison is enough.
+COMPARISONS, FACTOR_MAX = 3, 4
 # What a connection without a run may cost while it is there, and what its descriptor's place in libevent's tables keeps:
 # one piece of a page, which keeps the page.
 CONNECTION_KIB, PLACE_KIB = 6, 4
@@ -72,6 +77,31 @@ def test_ten_thousand_connections_that_wait_leave_others_their_turn(start_server
     for connection in held:
         reset(connection)
     workers.check_returned(IDLE * PLACE_KIB + SLACK_KIB)
+
+
+def taking_seconds(server, workers: set[int]) -> float:
+    """How long it takes until a crowd that comes at once has been taken in."""
+    before, begin = sum(len(procfs.descriptors(pid)) for pid in workers), time.monotonic()
+    crowd = [connect(("127.0.0.1", server.port)) for _ in range(CROWD)]
+    eventually(lambda: sum(len(procfs.descriptors(pid)) for pid in workers) == before + CROWD, 20, "all to be taken")
+    taken = seconds_since(begin)
+    for connection in crowd:
+        reset(connection)
+    eventually(lambda: sum(len(procfs.descriptors(pid)) for pid in workers) == before, 10, "all to have left")
+    return taken
+
+
+@pytest.mark.alone
+def test_several_workers_take_a_crowd_in_nearly_as_fast_as_one(start_server):
+    """Nobody has to wait behind a flood because they take turns."""
+    servers = [start_server("--header-timeout", "60", workers=count) for count in (1, 4)]
+    workers = [server.workers() for server in servers]
+    seen = []
+    while len(seen) < COMPARISONS and not (seen and seen[-1] <= FACTOR_MAX):
+        one, several = map(taking_seconds, servers, workers)
+        seen.append(round(several / one, 2))
+    print(seen)
+    assert seen[-1] <= FACTOR_MAX
 
 
 def test_a_byte_at_a_time_keeps_a_byte_at_a_time(start_server, folder):
