@@ -13,7 +13,7 @@ from harness import procfs
 from harness.attack import HALF_BODY, HEALTH, Workers, attacked, connect, raise_descriptors, reset, say
 from harness.client import RawConnection, query_bytes, script, status_of
 from harness.ports import free_port
-from harness.server import memory_slack_kib, seconds_since
+from harness.server import seconds_since
 from harness.waiting import eventually
 
 IDLE = 10000
@@ -73,7 +73,7 @@ def test_ten_thousand_connections_that_wait_leave_others_their_turn(start_server
     with attacked(server) as (workers, bystander):
         held = [say(connect(address), first) for _ in range(IDLE // 5) for first in (b"", b"G", HEALTH[:-2], HALF_BODY, HEALTH)]
         bystander.wait_served()
-        assert workers.grown_kib() <= memory_slack_kib(IDLE * CONNECTION_KIB + SLACK_KIB)
+        assert workers.grown_kib() <= IDLE * CONNECTION_KIB + SLACK_KIB
     for connection in held:
         reset(connection)
     workers.check_returned(IDLE * PLACE_KIB + SLACK_KIB)
@@ -81,13 +81,13 @@ def test_ten_thousand_connections_that_wait_leave_others_their_turn(start_server
 
 def taking_seconds(server, workers: set[int]) -> float:
     """How long it takes until a crowd that comes at once has been taken in."""
-    before, begin = sum(len(procfs.descriptors(pid)) for pid in workers), time.monotonic()
+    begin = time.monotonic()
     crowd = [connect(("127.0.0.1", server.port)) for _ in range(CROWD)]
-    eventually(lambda: sum(len(procfs.descriptors(pid)) for pid in workers) == before + CROWD, 20, "all to be taken")
+    eventually(lambda: sum(len(procfs.descriptors(pid)) for pid in workers) >= CROWD, 20, "all to be taken")
     taken = seconds_since(begin)
     for connection in crowd:
         reset(connection)
-    eventually(lambda: sum(len(procfs.descriptors(pid)) for pid in workers) == before, 10, "all to have left")
+    eventually(lambda: sum(len(procfs.descriptors(pid)) for pid in workers) < CROWD / 10, 10, "all to have left")
     return taken
 
 
@@ -116,7 +116,7 @@ def test_a_byte_at_a_time_keeps_a_byte_at_a_time(start_server, folder):
         for sender in senders:
             while fcntl.ioctl(sender, termios.TIOCOUTQ, unread) or any(unread):
                 os.sched_yield()  # so that the next byte comes alone
-    assert workers.grown_kib() <= memory_slack_kib(BYTES_KIB)
+    assert workers.grown_kib() <= BYTES_KIB
     for sender in senders:
         sender.sendall(b"\r\n\r\n")
         assert status_of(sender.recv(65536)) == 200
@@ -151,7 +151,7 @@ def test_storms_of_handshakes_that_end_at_once(tls_server, authority):
         for first in firsts:
             for _ in range(STORM):
                 reset(say(connect(address), first))
-        assert workers.grown_kib() <= memory_slack_kib(STORM * TLS_CONNECTION_KIB)
+        assert workers.grown_kib() <= STORM * TLS_CONNECTION_KIB
         for said in SAID.values():
             for _ in range(10):
                 reset(say(authority.client.wrap_socket(connect(address), server_hostname="127.0.0.1"), said))
@@ -164,7 +164,7 @@ def test_handshakes_that_stop_half_way(tls_server, authority):
         held = [say(connect(("127.0.0.1", tls_server.port)), hello[: 1 + number]) for number in range(STORM)]
         held += [say(connect(("127.0.0.1", tls_server.port)), hello) for _ in range(STORM)]
         bystander.wait_served()
-        assert workers.grown_kib() <= memory_slack_kib(2 * STORM * TLS_CONNECTION_KIB)
+        assert workers.grown_kib() <= 2 * STORM * TLS_CONNECTION_KIB
     for connection in held:
         reset(connection)
     workers.check_returned(2 * STORM * PLACE_KIB + SLACK_KIB)

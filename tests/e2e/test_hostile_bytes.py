@@ -173,11 +173,13 @@ class Endless(threading.Thread):
         begin, more, self.statuses = ENDLESS[what]
         self._block = more * (BLOCK_BYTES // len(more))
         self._connection = say(connect(("127.0.0.1", server.port)), begin)
+        self._answered = select.poll()
+        self._answered.register(self._connection, select.POLLIN)
         self.answer = b""
 
     def run(self):
         try:
-            while not select.select([self._connection], [], [], PACE_SECONDS)[0]:
+            while not self._answered.poll(PACE_SECONDS * 1000):
                 self._connection.sendall(self._block)
             self.answer = self._connection.recv(65536)
             while True:

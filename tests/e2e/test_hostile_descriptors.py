@@ -21,16 +21,12 @@ OUT_OF_FILES = "Too many open files"
 
 
 @pytest.fixture
-def start_small(start_server):
+def server(start_server):
     """A server with one worker that may open as few files as it starts with."""
-
-    def start(*args, files: int = FILES, **options):
-        port = free_port()
-        argv = ["prlimit", f"--nofile={files}:{files}", PROGRAM, "--workers", 1, "--max-runs", MAX_RUNS, "--timeout", 600,
-                "--bind", f"127.0.0.1:{port}", "--header-timeout", "60", "--body-timeout", "60", *args]  # fmt: skip
-        return start_server(argv=argv, port=port, **options)
-
-    return start
+    port = free_port()
+    argv = ["prlimit", f"--nofile={FILES}:{FILES}", PROGRAM, "--workers", 1, "--max-runs", MAX_RUNS, "--timeout", 600,
+            "--bind", f"127.0.0.1:{port}", "--header-timeout", "60", "--body-timeout", "60"]  # fmt: skip
+    return start_server(argv=argv, port=port)
 
 
 def flood(server, first: bytes) -> list:
@@ -39,8 +35,7 @@ def flood(server, first: bytes) -> list:
 
 
 @pytest.mark.parametrize("first", [b"", HEALTH[:-2], HALF_BODY, HEALTH], ids=["silent", "half a head", "half a body", "kept"])
-def test_who_waits_longest_gives_way(start_small, first):
-    server = start_small()
+def test_who_waits_longest_gives_way(server, first):
     with attacked(server) as (workers, bystander):
         held = flood(server, first)
         bystander.wait_served()
@@ -55,9 +50,8 @@ def test_who_waits_longest_gives_way(start_small, first):
     assert 1 <= server.stderr.count(CROWDED) <= 3
 
 
-def test_who_has_not_come_further_for_longest_gives_way_first(start_small):
+def test_who_has_not_come_further_for_longest_gives_way_first(server):
     """What counts is the last step, not the age."""
-    server = start_small()
     (worker,) = server.workers()
     before = len(procfs.descriptors(worker))
     address = ("127.0.0.1", server.port)
@@ -79,8 +73,7 @@ def test_who_has_not_come_further_for_longest_gives_way_first(start_small):
         connection.close()
 
 
-async def test_runs_give_way_to_nobody(double, start_small, client):
-    server = start_small()
+async def test_runs_give_way_to_nobody(double, server, client):
     async with OpenStreams(double, server, client, MAX_RUNS - 1) as held:
         flooding = flood(server, HALF_BODY)
         (await query(client, server, script(events=3))).check_complete(3)
@@ -92,9 +85,8 @@ async def test_runs_give_way_to_nobody(double, start_small, client):
     assert CROWDED in server.stderr and OUT_OF_FILES not in server.stderr
 
 
-def test_when_files_run_out_all_the_same(double, start_small):
+def test_when_files_run_out_all_the_same(double, server):
     """Somebody lowered the limit below what is open: no new connection either way, and no more harm than that."""
-    server = start_small()
     (worker,) = server.workers()
     workers = Workers(server)
     address = ("127.0.0.1", server.port)
