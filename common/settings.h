@@ -83,6 +83,7 @@ struct settings {
     char *proxy;
     int64_t timeout_ms;
     int64_t max_runs;
+    int64_t connect_timeout_ms;
     int64_t create_retry_timeout_ms;
     int64_t agent_start_timeout_ms;
     int64_t stream_idle_timeout_ms;

@@ -97,6 +97,8 @@ const struct setting settings_table[] = {
      "PEM file of the authorities the sandbox service is trusted by; default the system's"},
     {"proxy", TYPE_STRING, HOT, AT(proxy), "", 0, 0, NULL, NULL,
      "http:// or https:// proxy to the sandbox service; default HTTPS_PROXY, NO_PROXY"},
+    {"connect_timeout", TYPE_DURATION, HOT, AT(connect_timeout_ms), "10", 100, HOUR_MS, NULL, NULL,
+     "longest wait for a connection to the sandbox service, the lookup of its name included"},
     {"template", TYPE_STRING, HOT, AT(template_name), "sandstorm", 0, 0, NULL, NULL, "template of the sandboxes"},
     {"agent_sdk_version", TYPE_NAME, HOT, AT(agent_sdk_version), "0.3.330", 0, 0, NULL, NULL,
      "version of the Agent SDK installed where the template is missing"},

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECT_TIMEOUT_MS   10000
 #define ERROR_BODY_MAX_BYTES 65536
 #define STREAM_CONTENT_TYPE  "application/connect+json"
 #define LOST_TEXT            "connection to the sandbox was lost"
@@ -427,7 +426,6 @@ static struct e2b_call *start_call(struct agent_stream *stream, const struct age
         .content_type = STREAM_CONTENT_TYPE,
         .dress = E2B_RPC_STREAM,
         .user = user_for(request, stream->sandbox),
-        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .answer_max_bytes = ERROR_BODY_MAX_BYTES,
         .send_once = true,
         .on_body = on_body,

@@ -9,11 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define API_CONNECT_TIMEOUT_MS 10000
-#define CREATE_TIMEOUT_MS      90000 /* the API itself gives up at 70 s */
-#define API_ANSWER_MAX_BYTES   (1u << 20)
-#define LOCAL_URL              "http://localhost"
-#define DEFAULT_DOMAIN         "e2b.app"
+#define CREATE_TIMEOUT_MS    90000 /* the API itself gives up at 70 s */
+#define API_ANSWER_MAX_BYTES (1u << 20)
+#define LOCAL_URL            "http://localhost"
+#define DEFAULT_DOMAIN       "e2b.app"
 
 /* Domains that have the one shared host sandbox.<domain>: one name, one TLS host, pooled connections (e2b.md 0.6). */
 static const char *const shared_host_domains[] = {"e2b.app", "e2b.dev", "e2b.pro", "e2b-staging.dev"};
@@ -267,7 +266,6 @@ struct e2b_call *e2b_create(const struct e2b_context *e2b, const struct e2b_crea
         .body = body,
         .body_length = strlen(body),
         .secrets = json_incref(request->env),
-        .connect_timeout_ms = API_CONNECT_TIMEOUT_MS,
         .total_timeout_ms = CREATE_TIMEOUT_MS,
         .answer_max_bytes = API_ANSWER_MAX_BYTES,
         .retry_timeout_ms = request->retry_timeout_ms,

@@ -259,7 +259,6 @@ static bool send_try(struct e2b_call *call)
         .body_length = spec->body_length,
         .parts = spec->parts,
         .part_count = spec->part_count,
-        .connect_timeout_ms = spec->connect_timeout_ms,
         .total_timeout_ms = spec->total_timeout_ms,
         .stall_timeout_ms = spec->stall_timeout_ms,
         .answer_max_bytes = spec->answer_max_bytes,

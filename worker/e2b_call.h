@@ -39,7 +39,6 @@ struct e2b_call_spec {
     struct http_part *parts; /* taken over, instead of body */
     size_t part_count;
     json_t *secrets; /* reference taken over: an object of strings that no text may hold; NULL: none */
-    int64_t connect_timeout_ms;
     int64_t total_timeout_ms;
     int64_t stall_timeout_ms;
     size_t answer_max_bytes;

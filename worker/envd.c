@@ -9,14 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECT_TIMEOUT_MS 10000
-#define STALL_TIMEOUT_MS   30000
-#define FILE_TIMEOUT_MS    60000 /* plus a second per MiB */
-#define PROBE_TIMEOUT_MS   5000
-#define SIGNAL_TIMEOUT_MS  10000
-#define ANSWER_MAX_BYTES   (1u << 20)
-#define NAME_MAX_SHOWN     100 /* code points of a file, in the text of an error */
-#define MIB                (1u << 20)
+#define STALL_TIMEOUT_MS  30000
+#define FILE_TIMEOUT_MS   60000 /* plus a second per MiB */
+#define PROBE_TIMEOUT_MS  5000
+#define SIGNAL_TIMEOUT_MS 10000
+#define ANSWER_MAX_BYTES  (1u << 20)
+#define NAME_MAX_SHOWN    100 /* code points of a file, in the text of an error */
+#define MIB               (1u << 20)
 
 /* One transfer of an upload: all files in one multipart request, or one file. */
 struct upload_part {
@@ -184,7 +183,6 @@ static bool start_part(struct upload_part *part, const struct e2b_context *e2b, 
         .counted_as = METRIC_OPERATION_UPLOAD,
         .method = "POST",
         .sandbox = sandbox,
-        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .stall_timeout_ms = STALL_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
         .on_end = on_part_end,
@@ -277,7 +275,6 @@ struct e2b_call *e2b_read(const struct e2b_context *e2b, const struct e2b_sandbo
         .method = "GET",
         .url = file_url(sandbox, request->path),
         .sandbox = sandbox,
-        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .total_timeout_ms = file_timeout_ms(request->limit_bytes),
         .stall_timeout_ms = STALL_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
@@ -323,7 +320,6 @@ struct e2b_call *e2b_probe(const struct e2b_context *e2b, const struct e2b_sandb
         .method = "GET",
         .url = e2b_sandbox_url(sandbox, "/health"),
         .sandbox = sandbox,
-        .connect_timeout_ms = PROBE_TIMEOUT_MS,
         .total_timeout_ms = PROBE_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
         .on_end = on_probe_end,
@@ -361,7 +357,6 @@ void e2b_kill_process(const struct e2b_context *e2b, const struct e2b_sandbox *s
                                  .user = sandbox->needs_user ? E2B_USER_NAMED : E2B_USER_OF_ENVD,
                                  .body = body,
                                  .body_length = strlen(body),
-                                 .connect_timeout_ms = PROBE_TIMEOUT_MS,
                                  .total_timeout_ms = SIGNAL_TIMEOUT_MS,
                                  .answer_max_bytes = ANSWER_MAX_BYTES,
                                  .on_end = on_signal_end,

@@ -492,7 +492,7 @@ static bool set_options(struct http_transfer *transfer, const struct http_reques
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
     SET(CURLOPT_BUFFERSIZE, request->lasts ? LASTING_BUFFER_BYTES : READ_BUFFER_BYTES);
-    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)request->connect_timeout_ms);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)transfer->client->options.connect_timeout_ms);
     SET(CURLOPT_TIMEOUT_MS, (long)request->total_timeout_ms);
     if (request->stall_timeout_ms > 0) {
         SET(CURLOPT_LOW_SPEED_LIMIT, 1L);

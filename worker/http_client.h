@@ -62,7 +62,6 @@ struct http_request {
     size_t body_length;
     const struct http_part *parts; /* instead of body: multipart/form-data, each part named "file" */
     size_t part_count;
-    int64_t connect_timeout_ms;
     int64_t total_timeout_ms; /* 0: none, for streams */
     int64_t stall_timeout_ms; /* 0: none; rounded up to seconds; no byte either way for this long */
     size_t answer_max_bytes;  /* of a collected body */
@@ -80,8 +79,9 @@ struct http_request {
 
 /* What all requests of a client share, but for those over a unix socket. The texts stay with the caller. */
 struct http_client_options {
-    const char *ca_file; /* PEM; whom servers and an https:// proxy are trusted by; "": the system's bundle */
-    const char *proxy;   /* URL; "": as HTTPS_PROXY, HTTP_PROXY and NO_PROXY say */
+    const char *ca_file;        /* PEM; whom servers and an https:// proxy are trusted by; "": the system's bundle */
+    const char *proxy;          /* URL; "": as HTTPS_PROXY, HTTP_PROXY and NO_PROXY say */
+    int64_t connect_timeout_ms; /* until a request can be sent: lookup of the name, connection, TLS */
 };
 
 struct http_client *http_client_new(struct event_base *base, const struct http_client_options *options)

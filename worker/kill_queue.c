@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#define CONNECT_TIMEOUT_MS 10000
 #define DELETE_TIMEOUT_MS  30000
 #define ANSWER_MAX_BYTES   (1u << 20)
 #define FIRST_WAIT_MS      250
@@ -184,7 +183,6 @@ static void send_delete(struct kill *kill)
     char path[sizeof "/sandboxes/" + SANDBOX_ID_MAX_BYTES];
     struct http_request request = {
         .method = "DELETE",
-        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .total_timeout_ms = DELETE_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
         .on_done = on_answer,

@@ -8,10 +8,9 @@
 #include <string.h>
 #include <time.h>
 
-#define CONNECT_TIMEOUT_MS 10000
-#define LIST_TIMEOUT_MS    30000
-#define ANSWER_MAX_BYTES   (1u << 20)
-#define PAGES_MAX          1000 /* of a hundred: a service that never ends is not followed for ever */
+#define LIST_TIMEOUT_MS  30000
+#define ANSWER_MAX_BYTES (1u << 20)
+#define PAGES_MAX        1000 /* of a hundred: a service that never ends is not followed for ever */
 
 struct sandbox_list {
     struct http_client *http;
@@ -107,7 +106,6 @@ static bool send_page(struct sandbox_list *list, const char *next_token)
 {
     struct http_request request = {
         .method = "GET",
-        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .total_timeout_ms = LIST_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
         .on_done = on_page,

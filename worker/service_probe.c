@@ -109,7 +109,6 @@ static bool start(struct service_probe *probe)
 {
     struct http_request request = {
         .method = "GET",
-        .connect_timeout_ms = PROBE_TIMEOUT_MS,
         .total_timeout_ms = PROBE_TIMEOUT_MS,
         .answer_max_bytes = ANSWER_MAX_BYTES,
         .on_done = on_done,

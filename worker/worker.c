@@ -313,8 +313,10 @@ static bool set_up(struct worker *worker)
     if (worker->base == NULL || event_base_priority_init(worker->base, SERVER_PRIORITIES) < 0 ||
         curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return false;
-    worker->http = http_client_new(worker->base, &(struct http_client_options){.ca_file = context->settings->ca_file,
-                                                                               .proxy = context->settings->proxy});
+    worker->http = http_client_new(
+        worker->base, &(struct http_client_options){.ca_file = context->settings->ca_file,
+                                                    .proxy = context->settings->proxy,
+                                                    .connect_timeout_ms = context->settings->connect_timeout_ms});
     TAILQ_INIT(&host->runs);
     host->base = worker->base;
     host->http = worker->http;

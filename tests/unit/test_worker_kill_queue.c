@@ -175,7 +175,6 @@ static void test_the_request(void **state)
     add(TTL_MS);
     assert_string_equal(http.request.method, "DELETE");
     assert_string_equal(http.url, "http://api/sandboxes/i1");
-    assert_int_equal(http.request.connect_timeout_ms, 10000);
     assert_int_equal(http.request.total_timeout_ms, 30000);
 }
 
