@@ -127,7 +127,9 @@ SHORT_OF_ROOM = THEIR_FAULT | {"create": create_f(2, CAPACITY, MANY)}
 UNUSABLE = {"create": create_f(code=PROTOCOL), "upload": upload(code=PROTOCOL), "kill": DONE}
 BAD_TYPE = bad_stream("unexpected Content-Type")
 NO_START = bad_stream("does not begin with a start event")
+NO_PROCESS = bad_stream("ended before its process")
 BAD_FLAGS = bad_stream("unknown flags")
+CLOSING = connect_wire.end_of_stream()
 CUT = {"create": create_f(), "upload": upload(**CUT_UPLOAD), "start": start(probe=True), "read": CUT_READ, "kill": CUT_KILL}
 CUT_OF_A_GONE_ONE = {"upload": upload(code=LOST, **CUT_UPLOAD), "start": start(code=LOST, probe=True)}
 PORT_CLOSED = "The sandbox is running but port is not open"
@@ -187,16 +189,18 @@ ROWS = {
     "reset": Row("reset", **CUT),
     "reset of a gone sandbox": Row("reset", gone=True, **CUT_OF_A_GONE_ONE),
     "closed": Row("refuse", **CUT),
-    "no HTTP": Row("garbage", **CUT | {"upload": None}),
+    "no HTTP": Row("garbage", **CUT),
     "short body": Row("short", {"status": 201}, create=create_f(), upload=upload(3, probe=True), read=skip(2), kill=RETRY),
     "short stream": Row("short", {"status": 200, "content_type": ENVELOPES, "body": "\0"}, start=start(probe=True)),
     "silence": Row("silence", start=start()),
     "clean EOF": Row(*envelopes(), start=start(code=PROTOCOL, probe=True)),
     "clean EOF of a gone sandbox": Row(*envelopes(), gone=True, start=start(code=LOST, probe=True)),
     "clean EOF in an envelope": Row(*envelopes(b"\0\0\0"), start=start(code=PROTOCOL, probe=True)),
-    "end of stream without end": Row(*envelopes(connect_wire.end_of_stream()), **bad_stream("ended before its process")),
+    "end of stream without end": Row(*envelopes(CLOSING), **NO_PROCESS),
     "first event is not start": Row(*envelopes(connect_wire.output("stdout", b"x")), **NO_START),
     "first event is end": Row(*envelopes(connect_wire.end()), **NO_START),
+    "first event is end, twice": Row(*envelopes(connect_wire.end(), connect_wire.end(), CLOSING), **NO_START),
+    "output after an early end of stream": Row(*envelopes(CLOSING, connect_wire.output("stdout", b"x")), **NO_PROCESS),
     "envelope over 16 MiB": Row(*envelopes(b"\0\1\0\0\1x"), **bad_stream("larger than 16 MiB")),
     "compressed envelope": Row(*envelopes(connect_wire.envelope(b"{}", 1)), **BAD_FLAGS),
     "unknown flags": Row(*envelopes(connect_wire.envelope(b"{}", 0x40)), **BAD_FLAGS),
@@ -239,11 +243,15 @@ STREAM = {
     "reset": Break("reset", LOST, probe=True, text=LOST_TEXT),
     "reset by a gone sandbox": Break("reset", LOST, probe=True, gone=True, text=GONE_TEXT),
     "cut": Break("fin", LOST, probe=True, text=LOST_TEXT),
+    "cut in an envelope": Break("half_fin", LOST, probe=True, text=LOST_TEXT),
+    "garbage in place of a chunk": Break("bad_chunk", LOST, probe=True, text=LOST_TEXT),
     "killed": Break("kill", LOST, probe=True, text=GONE_TEXT),
     "silence": Break("silence", LOST, probe=True, text=LOST_TEXT),
     "clean EOF": Break("eof", PROTOCOL, probe=True),
     "clean EOF of a gone sandbox": Break("eof", LOST, probe=True, gone=True, text=GONE_TEXT),
+    "clean EOF in an envelope": Break("half_eof", PROTOCOL, probe=True),
     "end of stream without end": Break("no_end", PROTOCOL),
+    "garbage": Break("garbage", PROTOCOL),
     "envelope over 16 MiB": Break("oversized", PROTOCOL),
     "compressed envelope": Break("compressed", PROTOCOL),
     "unknown flags": Break("bad_flags", PROTOCOL),
@@ -252,6 +260,9 @@ STREAM = {
     "end, then an error": Break("end_error", "agent_exit", options={"status": 3}, text=EXIT_TEXT),
     "end, then EOF": Break("end_eof", "agent_exit", options={"status": 3}, text=EXIT_TEXT),
     "end, then a reset": Break("end_reset", "agent_exit", options={"status": 3}, text=EXIT_TEXT),
+    "end, then another end": Break("end_twice", "agent_exit", options={"status": 3}, text=EXIT_TEXT),
+    "end, then a result": Break("end_output", "agent_exit", options={"status": 3}, text=EXIT_TEXT),
+    "end, then two ends of stream": Break("closed_twice", "agent_exit", options={"status": 3}, text=EXIT_TEXT),
     "end, then bytes after the end of stream": Break(
         "trailing", "agent_exit", text="agent exited with code 0 before it gave a result"
     ),

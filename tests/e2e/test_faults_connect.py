@@ -19,14 +19,24 @@ def failed_tries(faults, stage: str) -> int:
 # --- not connected: the double leaves after the answer to the stage before ---
 
 STAGE_BEFORE = {"create": None, "upload": "create", "start": "upload"}
+# From then on connections are refused, or nothing is heard of them at all.
+WAYS = pytest.mark.parametrize("way", ["leave", "vanish"])
 
 
-@pytest.mark.parametrize("stage", STAGE_BEFORE)
-async def test_a_service_that_is_down_is_tried_three_times(faults, client, stage):
+def be_down_at(faults, stage: str, way: str) -> None:
+    """The service cannot be reached from this stage of the next run on."""
     if STAGE_BEFORE[stage]:
-        faults.double.inject(STAGE_BEFORE[stage], "leave")
-    else:
+        faults.double.inject(STAGE_BEFORE[stage], way)
+    elif way == "leave":
         faults.double.go_down()
+    else:
+        faults.double.vanish()
+
+
+@WAYS
+@pytest.mark.parametrize("stage", STAGE_BEFORE)
+async def test_a_service_that_is_down_is_tried_three_times(faults, client, stage, way):
+    be_down_at(faults, stage, way)
     answer = await query(client, faults.server, script())
     faults.double.come_up()
     text = await faults.check_end(answer, CODES[stage])
@@ -38,12 +48,10 @@ async def test_a_service_that_is_down_is_tried_three_times(faults, client, stage
     assert not faults.count("find", answer.run_id)
 
 
+@WAYS
 @pytest.mark.parametrize("stage", STAGE_BEFORE)
-async def test_a_service_that_comes_back_is_found(faults, client, stage):
-    if STAGE_BEFORE[stage]:
-        faults.double.inject(STAGE_BEFORE[stage], "leave")
-    else:
-        faults.double.go_down()
+async def test_a_service_that_comes_back_is_found(faults, client, stage, way):
+    be_down_at(faults, stage, way)
     body = {"prompt": script()}
     async with client.stream("POST", f"{faults.server.url}/query", json=body) as answer:
         await faults.wait_log(f"sandbox service: {stage}")
@@ -51,8 +59,19 @@ async def test_a_service_that_comes_back_is_found(faults, client, stage):
         assert '"type":"result"' in (await answer.aread()).decode()
 
 
-async def test_files_that_cannot_be_fetched_are_left_out(faults, client):
-    faults.double.inject("collect", "leave")
+async def test_a_service_that_goes_down_under_an_agent_loses_it(faults, client):
+    """Whether the sandbox lives cannot be asked, and it is deleted as soon as the service is back."""
+    faults.double.inject("stream", "leave", after=2)
+    answer = await query(client, faults.server, script(events=5))
+    assert await faults.check_end(answer, "sandbox_lost") == "connection to the sandbox was lost"
+    await faults.wait_log("cannot delete sandbox")
+    faults.double.come_up()
+    await faults.until_deleted(answer.run_id, 1)
+
+
+@WAYS
+async def test_files_that_cannot_be_fetched_are_left_out(faults, client, way):
+    faults.double.inject("collect", way)
     answer = await query(client, faults.server, script(files={"a.txt": "1", "b.txt": "2"}))
     faults.double.come_up()
     assert (answer.error_code, answer.of_type("file")) == (None, [])
@@ -61,8 +80,9 @@ async def test_files_that_cannot_be_fetched_are_left_out(faults, client):
     await faults.until_deleted(answer.run_id, 1)
 
 
-async def test_a_deletion_waits_for_the_service(faults, client):
-    faults.double.inject("collect", "leave")
+@WAYS
+async def test_a_deletion_waits_for_the_service(faults, client, way):
+    faults.double.inject("collect", way)
     answer = await query(client, faults.server, script())
     await faults.wait_log("cannot delete sandbox")
     faults.double.come_up()

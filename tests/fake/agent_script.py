@@ -66,6 +66,7 @@ class AgentScript:
     split: int = 0  # stdout is cut into data events of this many bytes instead
     batch: int = 1  # envelopes in one write to the socket
     dribble: int = 0  # bytes in one write to the socket
+    dribble_ms: float = 0  # between two of them
     # How it ends.
     exit: int = 0
     signal: str | None = None  # ended by a signal: its text, such as "killed"

@@ -2,8 +2,8 @@
 
 A rule matches the n-th request of a stage, a run whose prompt holds a marker, or every request of the stage, as often
 as `times` allows. Stages: create, upload, install, start, stream, collect, read, kill, signal, probe, find (of a run), survey (of all). What a fault does is a
-function in BEFORE_ANSWER (any stage but stream) or IN_STREAM (stage stream, after `after` numbered events); a new fault
-is one function and one line in its table.
+function in BEFORE_ANSWER or ON_ANSWER (any stage but stream) or IN_STREAM (stage stream, after `after` numbered events);
+a new fault is one function and one line in its table.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Fault:
 
     def __post_init__(self):
         """A rule that could never fire is an error of the test."""
-        table = IN_STREAM if self.stage == "stream" else BEFORE_ANSWER
+        table = IN_STREAM if self.stage == "stream" else BEFORE_ANSWER | ON_ANSWER
         if self.action not in table:
             raise ValueError(f"stage {self.stage} has no fault {self.action}: {sorted(table)}")
 
@@ -155,6 +155,12 @@ async def leave(double, request, rule, stage, sandbox_id):
         await asyncio.sleep(0)
 
 
+async def vanish(double, request, rule, stage, sandbox_id):
+    """The usual answer, and with it the connection ends; whoever connects from then on hears nothing."""
+    await leave(double, request, rule, stage, sandbox_id)
+    double.open_black_hole()
+
+
 async def garbage(double, request, rule, stage, sandbox_id):
     """Bytes that are no HTTP."""
     request.transport.write(b"\x00\xff\x13garbage that is no HTTP answer\r\n\r\n")
@@ -198,6 +204,7 @@ BEFORE_ANSWER = {
     "body": body,
     "short": short,
     "leave": leave,
+    "vanish": vanish,
     "garbage": garbage,
     "oversized": oversized,
     "silence": silence,
@@ -205,6 +212,53 @@ BEFORE_ANSWER = {
     "delay": delay,
     "connect_error": connect_error,
 }
+
+
+# --- on the usual answer: fault(request, rule, the answer), which sends it by itself ---
+
+SURPLUS = b'HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}'
+
+
+def raw_answer(answer: web.Response, *more: str) -> bytes:
+    """An answer's bytes, with further header lines."""
+    body = answer.body or b""
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason}", f"Content-Type: {answer.content_type}", *more]
+    if answer.status != 204:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def drip(request, rule, answer):
+    """The answer, byte after byte."""
+    for byte in raw_answer(answer, "Connection: close"):
+        request.transport.write(bytes([byte]))
+        await asyncio.sleep(rule.seconds)
+    request.transport.close()
+    raise Dropped
+
+
+async def answer_with(request, answer, tail: bytes):
+    """The answer and, in one segment with it, bytes nobody asked for. Whatever is asked on this connection has no answer."""
+    request.transport.write(raw_answer(answer) + tail)
+    if answer.status == 204:  # libcurl drops what follows an answer without body, and keeps the connection
+        request.transport.close()
+        raise Dropped
+    await asyncio.Event().wait()
+
+
+async def twice(request, rule, answer):
+    """The answer, and once more."""
+    await answer_with(request, answer, raw_answer(answer))
+
+
+async def surplus(request, rule, answer):
+    """The answer, and the refusal of a request that was never made."""
+    await answer_with(request, answer, SURPLUS)
+
+
+# Faults after which a client may well close the connection.
+CLOSING = ("silence", "drip", "twice", "surplus")
+ON_ANSWER = {"drip": drip, "twice": twice, "surplus": surplus}
 
 
 # --- in a stream: fault(double, stream, rule) → True when the stream goes on as usual ---
@@ -289,6 +343,47 @@ async def stream_bad_base64(double, stream, rule):
     return False
 
 
+HALF = connect_wire.output("stdout", b"x" * 100)[:60]
+
+
+async def stream_half_fin(double, stream, rule):
+    """FIN in the middle of an envelope."""
+    await stream.write(HALF)
+    return await stream_fin(double, stream, rule)
+
+
+async def stream_half_eof(double, stream, rule):
+    """A proper end of the body in the middle of an envelope."""
+    await stream.write(HALF)
+    return False
+
+
+async def stream_garbage(double, stream, rule):
+    """Bytes that are no envelopes."""
+    await stream.write(b"garbage that is no envelope\n" * 100)
+    return False
+
+
+async def stream_bad_chunk(double, stream, rule):
+    """Bytes that are no chunk of the body."""
+    await stream.drained()
+    stream.request.transport.write(b"\x00\xff\x13garbage that is no chunk\r\n")
+    await asyncio.Event().wait()
+
+
+async def stream_leave(double, stream, rule):
+    """The service goes down: connections are cut, and nobody listens any more."""
+    await stream.drained()
+    await double.close_listener()
+    return await stream_reset(double, stream, rule)
+
+
+async def stream_start_again(double, stream, rule):
+    """A second start event, and the stream goes on."""
+    await stream.write(connect_wire.start(1))
+    return True
+
+
 async def stream_trailing(double, stream, rule):
     """Bytes after the end-of-stream envelope."""
     await stream.write(connect_wire.end() + connect_wire.end_of_stream() + connect_wire.output("stdout", b"late\n"))
@@ -312,6 +407,28 @@ async def stream_end_eof(double, stream, rule):
     return False
 
 
+async def stream_end_twice(double, stream, rule):
+    """The process ends, and once more in another way."""
+    await end_then(stream, rule)
+    await stream.write(connect_wire.end() + connect_wire.end_of_stream())
+    return False
+
+
+async def stream_end_output(double, stream, rule):
+    """The process ends, and prints a result."""
+    await end_then(stream, rule)
+    late = connect_wire.output("stdout", b'{"type":"result","subtype":"success","is_error":false}\n')
+    await stream.write(late + connect_wire.end_of_stream())
+    return False
+
+
+async def stream_closed_twice(double, stream, rule):
+    """The process ends, the stream too, and once more with an error."""
+    await end_then(stream, rule)
+    await stream.write(connect_wire.end_of_stream() + connect_wire.end_of_stream("internal", "late"))
+    return False
+
+
 async def stream_end_reset(double, stream, rule):
     """The process ends, then the connection is reset."""
     await end_then(stream, rule)
@@ -332,8 +449,17 @@ IN_STREAM = {
     "bad_flags": stream_bad_flags,
     "bad_json": stream_bad_json,
     "bad_base64": stream_bad_base64,
+    "half_fin": stream_half_fin,
+    "half_eof": stream_half_eof,
+    "garbage": stream_garbage,
+    "bad_chunk": stream_bad_chunk,
+    "leave": stream_leave,
+    "start_again": stream_start_again,
     "trailing": stream_trailing,
     "end_error": stream_end_error,
     "end_eof": stream_end_eof,
+    "end_twice": stream_end_twice,
+    "end_output": stream_end_output,
+    "closed_twice": stream_closed_twice,
     "end_reset": stream_end_reset,
 }

@@ -97,7 +97,7 @@ class AgentStream:
         for at in range(0, len(data), size):
             await self._response.write(data[at : at + size])
             if self.script.dribble:
-                await asyncio.sleep(0)
+                await asyncio.sleep(self.script.dribble_ms / 1000)
         self._last_write = time.monotonic()
 
     async def drained(self) -> None:

@@ -30,7 +30,8 @@ import connect_wire
 import double_checks as checks
 from agent_script import parse_prompt
 from aiohttp import web
-from double_faults import BEFORE_ANSWER, IN_STREAM, Dropped, Fault, cut, error_answer
+from black_hole import BlackHole
+from double_faults import BEFORE_ANSWER, CLOSING, IN_STREAM, ON_ANSWER, Dropped, Fault, cut, error_answer
 from double_ledger import Ledger, Sandbox
 from double_stream import SIGNAL_TEXTS, AgentStream
 from double_webhooks import Webhooks
@@ -71,6 +72,7 @@ class E2BDouble:
         self._transports: dict[asyncio.BaseTransport, int] = {}  # open connections → requests under way
         self._runner: web.AppRunner | None = None
         self._site: web.SockSite | None = None
+        self._hole: BlackHole | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- life ---
@@ -95,10 +97,12 @@ class E2BDouble:
         """Ends every connection."""
         for transport in list(self._transports):
             transport.abort()
+        self._close_black_hole()
         await self._runner.cleanup()
 
     async def open_listener(self) -> None:
         """Accepts connections (again, on the same port)."""
+        self._close_black_hole()
         listener = socket.create_server(("127.0.0.1", self.port), backlog=LISTEN_BACKLOG)
         self.port = listener.getsockname()[1]
         self._site = web.SockSite(self._runner, listener, backlog=LISTEN_BACKLOG)
@@ -108,6 +112,16 @@ class E2BDouble:
         """Refuses new connections and ends idle ones; requests under way go on."""
         await self._site.stop()
         self.drop_idle()
+
+    def open_black_hole(self) -> None:
+        """Who connects hears nothing, until open_listener(); nobody listens when it is called."""
+        self._hole = BlackHole(self.port)
+
+    def _close_black_hole(self) -> None:
+        """Nobody listens any more."""
+        if self._hole:
+            self._hole.close()
+        self._hole = None
 
     def drop_idle(self) -> None:
         """Ends the connections that wait for a next request."""
@@ -166,7 +180,7 @@ class E2BDouble:
             body = await request.read()
             self._note_run(entry, request, body)
             response = await self._answer(request, body, stage, handler, sandbox, entry)
-            if entry.fault == "leave":
+            if entry.fault in ("leave", "vanish"):
                 response.force_close()
             self.ledger.note(entry, status=response.status, answered_at=time.monotonic())
             return response
@@ -174,7 +188,7 @@ class E2BDouble:
             return web.Response(status=500)
         except (ConnectionError, asyncio.CancelledError):
             self.ledger.note(entry, gone_at=time.monotonic())
-            if stage == "create" and entry.fault != "silence":
+            if stage == "create" and entry.fault not in CLOSING:
                 self.ledger.violation(f"{entry}: the client cut a create in flight")
             raise
         finally:
@@ -200,6 +214,8 @@ class E2BDouble:
         rule = self._due_fault(entry, sandbox, body)
         if rule:
             self.ledger.note(entry, fault=rule.action)
+            if rule.action in ON_ANSWER:
+                return await ON_ANSWER[rule.action](request, rule, await handler(request, body, sandbox, entry))
             if rule.applied:
                 await handler(request, body, sandbox, entry)
             fault = BEFORE_ANSWER[rule.action](self, request, rule, stage, sandbox.id if sandbox else "")

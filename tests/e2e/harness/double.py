@@ -90,6 +90,15 @@ class ThreadedDouble:
         """Refuses connections from now on."""
         self._call(self._double.close_listener())
 
+    def vanish(self) -> None:
+        """Does not even refuse connections from now on."""
+        self.go_down()
+        self._call(self._open_black_hole())
+
+    async def _open_black_hole(self) -> None:
+        """In the double's loop."""
+        self._double.open_black_hole()
+
     def come_up(self) -> None:
         """Accepts connections again."""
         self._call(self._double.open_listener())

@@ -17,7 +17,7 @@ class Faults:
     # The fallback template is the configured one: no run remembers for the next that a template is missing.
     SETTINGS = {
         "SANDSTORM_TEMPLATE": "claude-code", "SANDSTORM_CREATE_RETRY_TIMEOUT": "1900ms", "SANDSTORM_AGENT_START_TIMEOUT": "2",
-        "SANDSTORM_STREAM_IDLE_TIMEOUT": "2", "SANDSTORM_EXTRACT_FILE_LIMIT": "1MiB", "SANDSTORM_LOG_LEVEL": "debug",
+        "SANDSTORM_STREAM_IDLE_TIMEOUT": "2", "SANDSTORM_CONNECT_TIMEOUT": "1", "SANDSTORM_EXTRACT_FILE_LIMIT": "1MiB", "SANDSTORM_LOG_LEVEL": "debug",
     }  # fmt: skip
 
     def __init__(self, double, server):
