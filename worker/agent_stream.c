@@ -175,6 +175,7 @@ static bool on_start_event(struct agent_stream *stream, json_t *start)
 {
     if (stream->state == STREAM_OPENING) {
         stream->state = STREAM_RUNNING;
+        stream->last_activity_ms = monotonic_ms();
         stream->handlers.on_start(stream->handlers.context, json_integer_value(json_object_get(start, "pid")));
     }
     return !stream->cancelled;
@@ -266,7 +267,8 @@ static void on_body(void *operation, const char *bytes, size_t length)
     struct agent_stream *stream = operation;
     enum connect_result result;
 
-    stream->last_activity_ms = monotonic_ms();
+    if (stream->state != STREAM_OPENING) /* the start event is due in time, however it drips */
+        stream->last_activity_ms = monotonic_ms();
     if (stream->state == STREAM_FAILED || stream->state == STREAM_TOLD)
         return;
     if (stream->state == STREAM_OPENING &&
