@@ -84,10 +84,24 @@ static bool is_idle(const struct worker *worker)
            server_open_requests(worker->server, waits_for(worker)) == 0;
 }
 
+static void end_now(struct worker *worker);
+
+/* When the instance stops, runs have the grace; what they leave to be deleted has less (http-api.md 16). */
+static bool only_deletions_are_left(const struct worker *worker)
+{
+    return worker->phase == PHASE_DRAINING && worker->routing.stopping &&
+           server_has_stopped_accepting(worker->server) && worker->host.run_count == 0 &&
+           server_open_requests(worker->server, waits_for(worker)) == 0;
+}
+
 static void leave_if_idle(void *context)
 {
     struct worker *worker = context;
 
+    if (only_deletions_are_left(worker)) {
+        end_now(worker);
+        return;
+    }
     if (worker->phase != PHASE_SERVING && is_idle(worker))
         event_base_loopexit(worker->base, NULL);
 }

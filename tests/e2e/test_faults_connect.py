@@ -1,10 +1,12 @@
 """The rows of e2b.md A.4 in which nothing is sent: no connection, no TLS handshake, a certificate that is refused."""
 
 import asyncio
+import time
 
 import pytest
 from harness.client import query, script
 from harness.record import final_record
+from harness.server import seconds_since
 from tls_listener import TlsListener
 
 BACKOFF_LEAST_SECONDS = (0.25 + 1) * 0.7
@@ -88,6 +90,20 @@ async def test_a_deletion_waits_for_the_service(faults, client, way):
     faults.double.come_up()
     answer.check_complete(3)
     await faults.until_deleted(answer.run_id, 1)
+
+
+async def test_a_stop_waits_for_deletions_and_not_for_ever(double, start_server, client):
+    """10 s, though runs would have graceful_timeout: 600 s."""
+    server = start_server(workers=1)
+    double.inject("collect", "leave")
+    answer = await query(client, server, script())
+    answer.check_complete(3)
+    await asyncio.to_thread(server.wait_log, "cannot delete sandbox")
+    begin = time.monotonic()
+    assert await asyncio.to_thread(server.stop) == 0
+    assert seconds_since(begin) >= 10
+    assert "leaving with 1 deletions" in server.stderr
+    double.accept_left([answer.run_id])
 
 
 # --- TLS ---
