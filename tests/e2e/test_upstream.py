@@ -2,72 +2,13 @@
 
 import asyncio
 import signal
-import ssl
-import threading
-from contextlib import suppress
 
 import pytest
 from harness.authority import Authority
 from harness.client import query, script
+from harness.relay import Relay
 from harness.server import run_program
-from harness.waiting import deadline, eventually_async
-
-
-class Relay:
-    """A TCP relay in a thread: TLS towards who connects if it has a context, else a proxy that obeys CONNECT."""
-
-    def __init__(self, target_port: int, context=None):
-        self.target_port = target_port
-        self.heads: list[bytes] = []  # what was asked of the proxy
-        self.connections = 0
-        self._context = context
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
-        self._thread.start()
-        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context))
-
-    def _call(self, coroutine):
-        """Runs a coroutine in the relay's loop and returns what it returns."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(deadline(10))
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self._server.sockets[0].getsockname()[1]
-
-    async def _serve(self, reader, writer) -> None:
-        """One connection, both ways."""
-        self.connections += 1
-        if not self._context:
-            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        with suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
-            await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
-
-    @staticmethod
-    async def _copy(reader, writer) -> None:
-        """One way."""
-        with suppress(OSError):
-            while piece := await reader.read(65536):
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
-
-    def close(self) -> None:
-        """Ends it with its connections."""
-
-        async def cancel_all() -> None:
-            self._server.close()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        self._call(cancel_all())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(deadline(10))
-        self._loop.close()
+from harness.waiting import eventually_async
 
 
 @pytest.fixture
@@ -79,9 +20,7 @@ def authority(tmp_path):
 @pytest.fixture
 def secure_front(double, authority):
     """The double behind TLS."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*authority.issue("service"))
-    relay = Relay(double.port, context)
+    relay = Relay(double.port, authority.server("service"))
     yield relay
     relay.close()
 

@@ -45,6 +45,12 @@ class Authority:
                 "-days", str(days), "-extfile", extension, "-out", certificate)  # fmt: skip
         return certificate, key
 
+    def server(self, name: str) -> ssl.SSLContext:
+        """A server with a certificate of this CA."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*self.issue(name))
+        return context
+
     @cached_property
     def client(self) -> ssl.SSLContext:
         """A client that trusts this CA and nobody else."""
