@@ -409,6 +409,14 @@ static void tear_down(struct worker *worker)
     curl_global_cleanup();
 }
 
+/* Not by curl_version(): where libcurl has LDAP, it looks this machine's own name up, and waits for the answer. */
+static void log_versions(void)
+{
+    const curl_version_info_data *curl = curl_version_info(CURLVERSION_NOW);
+
+    log_info("serving, with libevent %s, libcurl %s, %s", event_get_version(), curl->version, curl->ssl_version);
+}
+
 static bool say_ready(struct worker *worker)
 {
     const char message = WORKER_SAYS_READY;
@@ -416,7 +424,7 @@ static bool say_ready(struct worker *worker)
 
     atomic_store(&slot->heartbeat_ms, monotonic_ms());
     atomic_store(&slot->state, WORKER_SERVING);
-    log_info("serving, with libevent %s, %s", event_get_version(), curl_version());
+    log_versions();
     return write(worker->context->master_fd, &message, 1) == 1;
 }
 

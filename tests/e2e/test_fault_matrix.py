@@ -15,7 +15,7 @@ STAGES = ("create", "upload", "start", "stream", "read", "kill")
 FAULTS = (
     "refuse", "TLS failure", "blackhole", "slow drip", "reset", "clean early EOF", "401", "404", "409",
     "429 with Retry-After", "429 without", "500", "502", "503", "504", "non-JSON", "truncated envelope",
-    "oversized envelope", "garbage", "stall", "duplicated end", "data after end",
+    "oversized envelope", "garbage", "stall", "duplicated end", "data after end", "DNS stall", "DNS failure",
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def status(name: str, code: str, **others) -> dict:
     return rows(name) | {"stream": Rpc(code)} | others
 
 
-CONNECT, ODD, TLS = (f"e2e/test_faults_{name}.py" for name in ("connect", "odd", "tls"))
+CONNECT, ODD, TLS, DNS = (f"e2e/test_faults_{name}.py" for name in ("connect", "odd", "tls", "dns"))
 DOWN = Test(CONNECT, "test_a_service_that_is_down_is_tried_three_times")
 UNREACHABLE = {
     "create": DOWN, "upload": DOWN, "start": DOWN,
@@ -100,6 +100,14 @@ DRIPPING = Test(ODD, "test_a_stream_that_drips_is_read_to_its_end")
 # The limits of these are half a minute and more.
 LIMITS = Test("unit/test_worker_e2b_call.c", "test_each_failure_has_its_tries_and_its_code")
 DEADLINE = Test("e2e/test_faults.py", "test_the_deadline_ends_a_run_in_every_stage")
+# The name that the upload knew is known for a minute, and its connection is used again.
+NAMELESS = {
+    "create": Test(DNS, "test_a_name_that_cannot_be_looked_up_ends_the_run"),
+    "upload": Test(DNS, "test_a_name_that_cannot_be_looked_up_ends_the_run"),
+    "start": LIMITS, "read": LIMITS,
+    "stream": Meaningless("a stream has its connection: nothing is looked up"),
+    "kill": Test(DNS, "test_a_deletion_waits_for_its_name"),
+}  # fmt: skip
 
 MATRIX = {
     "refuse": UNREACHABLE | {"stream": Test(CONNECT, "test_a_service_that_goes_down_under_an_agent_loses_it")},
@@ -139,6 +147,8 @@ MATRIX = {
     "data after end": ODD_ANSWERS | {
         "start": Row("output after an early end of stream"), "stream": Stream("end, then bytes after the end of stream"),
     },
+    "DNS stall": NAMELESS,
+    "DNS failure": NAMELESS,
 }  # fmt: skip
 
 

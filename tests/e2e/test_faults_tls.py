@@ -37,7 +37,7 @@ def secure(relays, authority, start_server):
         relays.append(relay)
         url = f"https://127.0.0.1:{relay.port}"
         server = start_server("--ca-file", authority.certificate, env={"E2B_API_URL": url, "E2B_SANDBOX_URL": url}, workers=1)
-        server.double_port = relay.port  # pooled connections to it are no leak
+        server.service_ports.add(relay.port)
         return server
 
     return start

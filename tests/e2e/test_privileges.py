@@ -42,7 +42,7 @@ def start_as_nobody(double, open_folder):
         env = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "E2B_SANDBOX_URL": double.url,
                "ANTHROPIC_API_KEY": "test-key", "XDG_RUNTIME_DIR": str(home / "tmp")}  # fmt: skip
         server = Server(home, argv, env, port)
-        server.double_port = double.port
+        server.service_ports.add(double.port)
         started.append(server)
         server.wait_ready()
         return server

@@ -35,7 +35,7 @@ def proxy(secure_front):
 
 def leads_to(server, relay: Relay) -> None:
     """Pooled connections to the relay are no leak."""
-    server.double_port = relay.port
+    server.service_ports.add(relay.port)
 
 
 def at(relay: Relay, **more: str) -> dict[str, str]:

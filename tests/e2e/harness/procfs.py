@@ -32,6 +32,14 @@ def session(sid: int) -> set[int]:
     return {pid for pid, fields in stats.items() if fields and fields[0] != "Z" and int(fields[3]) == sid}
 
 
+def tasks(pid: int) -> list[int]:
+    """Threads of a process; none when it is gone."""
+    try:
+        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    except GONE:
+        return []
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     fields = stat_fields(pid)

@@ -49,7 +49,7 @@ def running_servers(double: ThreadedDouble, folder: Path):
                 "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
         given = {name: value for name, value in (keys | (env or {})).items() if value is not None}
         server = Server(folder / f"server-{len(started)}", argv or [PROGRAM, *settings], given, port, tls)
-        server.double_port = double.port
+        server.service_ports.add(double.port)
         if ready:
             wait_ready_or_destroy(server, workers if argv is None else None)
         started.append(server)

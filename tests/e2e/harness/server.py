@@ -55,7 +55,7 @@ class Server:
         self.home = home
         self.port = port
         self.tls = tls  # what a client needs to speak HTTPS with it
-        self.double_port = 0
+        self.service_ports: set[int] = set()  # pooled connections to them are no leak
         self.secret = env.get("E2B_API_KEY") or "no key was given"
         self.expected_exit = 0
         self.cwd = home / "cwd"
@@ -107,8 +107,8 @@ class Server:
         return procfs.children(self.pid)
 
     def own_descriptors(self, pid: int) -> int:
-        """Descriptors of a worker without its pooled connections to the double."""
-        pooled = procfs.sockets_to(self.double_port)
+        """Descriptors of a worker without its pooled connections to the sandbox service."""
+        pooled = set().union(*map(procfs.sockets_to, self.service_ports))
         return sum(target not in pooled for target in procfs.descriptors(pid).values())
 
     # --- what one does with it ---
