@@ -142,7 +142,7 @@ static void check_state(struct doctor *doctor)
 static void check_descriptors(struct doctor *doctor)
 {
     long long runs = (long long)doctor->at.settings->max_runs;
-    long long needed = runs * SETTINGS_DESCRIPTORS_PER_RUN + SETTINGS_DESCRIPTORS_RESERVE;
+    long long needed = runs * DESCRIPTORS_PER_RUN + DESCRIPTORS_RESERVE;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)

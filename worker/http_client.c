@@ -1,11 +1,10 @@
-#include "worker/http_client.h"
+#include "worker/http_client_internal.h"
 
-#include "common/log.h"
+#include "common/clock.h"
 #include "worker/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 /* 16 KiB is what one TLS record holds; a larger buffer only adds to the memory of each stream. */
 #define READ_BUFFER_BYTES 16384L
@@ -19,56 +18,11 @@ struct http_socket {
     struct event *event;
 };
 
-struct http_transfer {
-    struct http_client *client;
-    CURL *easy;
-    curl_mime *mime;
-    struct curl_slist *headers;
-    struct http_cursor *cursors; /* one per part */
-    char *body;
-    size_t body_length;
-    size_t answer_max_bytes;
-    size_t stream_max_bytes;
-    size_t streamed_bytes;
-    bool sent; /* the request left, or may have left */
-    bool send_once;
-    bool cancelled; /* on the cancelled list: to be freed as soon as libcurl has returned */
-    bool too_large;
-    bool streams;  /* the body goes to on_body */
-    bool fed;      /* on the fed list: on_body_end is owed */
-    bool paused;   /* as the caller wants it */
-    bool resuming; /* on the resuming list */
-    void (*on_body)(void *context, const char *bytes, size_t length);
-    void (*on_body_end)(void *context);
-    void (*on_done)(void *context, const struct http_answer *answer);
-    void *context;
-    TAILQ_ENTRY(http_transfer) link;
-    TAILQ_ENTRY(http_transfer) cancelled_link;
-    TAILQ_ENTRY(http_transfer) resuming_link;
-    TAILQ_ENTRY(http_transfer) fed_link;
-    char error[CURL_ERROR_SIZE]; /* last: what each piece of a body needs stands together */
-};
-
 /* Where libcurl stands in a part it reads. */
 struct http_cursor {
     const char *bytes;
     size_t length;
     size_t offset;
-};
-
-TAILQ_HEAD(transfer_list, http_transfer);
-
-struct http_client {
-    struct event_base *base;
-    CURLM *multi;
-    struct http_client_options options;
-    struct event *timer;    /* libcurl's own */
-    struct event *deferred; /* runs what must not run inside libcurl */
-    struct transfer_list transfers;
-    struct transfer_list cancelled; /* these three wait until libcurl has returned */
-    struct transfer_list resuming;
-    struct transfer_list fed;
-    int depth; /* > 0: libcurl is on the stack */
 };
 
 /* --- inside libcurl ------------------------------------------------------------------------------ */
@@ -167,6 +121,7 @@ static void transfer_free(struct http_transfer *transfer)
         TAILQ_REMOVE(&transfer->client->resuming, transfer, resuming_link);
     if (transfer->fed)
         TAILQ_REMOVE(&transfer->client->fed, transfer, fed_link);
+    http_lookups_forget(transfer);
     if (transfer->easy != NULL) {
         curl_multi_remove_handle(transfer->client->multi, transfer->easy);
         curl_easy_cleanup(transfer->easy);
@@ -226,7 +181,7 @@ static int64_t retry_after_s(const struct http_answer *answer)
     return seconds < HTTP_RETRY_AFTER_MAX_S ? seconds : HTTP_RETRY_AFTER_MAX_S;
 }
 
-static void finish(struct http_transfer *transfer, CURLcode code)
+void http_transfer_finish(struct http_transfer *transfer, CURLcode code)
 {
     struct http_answer answer = {.outcome = outcome_of(transfer, code), .transfer = transfer};
 
@@ -279,7 +234,10 @@ static void reap(struct http_client *client)
         if (message->msg != CURLMSG_DONE)
             continue;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&transfer);
-        finish(transfer, code);
+        if (transfer->is_postponed)
+            http_lookups_wait(transfer);
+        else
+            http_transfer_finish(transfer, code);
     }
 }
 
@@ -379,7 +337,7 @@ struct http_client *http_client_new(struct event_base *base, const struct http_c
     client->multi = curl_multi_init();
     client->timer = evtimer_new(base, on_timer, client);
     client->deferred = event_new(base, -1, 0, on_deferred, client);
-    if (client->multi == NULL || client->timer == NULL || client->deferred == NULL) {
+    if (!http_lookups_init(client) || client->multi == NULL || client->timer == NULL || client->deferred == NULL) {
         http_client_free(client);
         return NULL;
     }
@@ -401,6 +359,7 @@ void http_client_free(struct http_client *client)
         transfer_free(transfer);
     if (client->multi != NULL)
         curl_multi_cleanup(client->multi);
+    http_lookups_free(client);
     if (client->timer != NULL)
         event_free(client->timer);
     if (client->deferred != NULL)
@@ -503,6 +462,8 @@ static bool set_options(struct http_transfer *transfer, const struct http_reques
     SET(CURLOPT_WRITEDATA, transfer);
     SET(CURLOPT_PREREQFUNCTION, before_request);
     SET(CURLOPT_PREREQDATA, transfer);
+    SET(CURLOPT_RESOLVER_START_FUNCTION, http_lookup_begins);
+    SET(CURLOPT_RESOLVER_START_DATA, transfer);
     SET(CURLOPT_PRIVATE, transfer);
 #undef SET
     if (code == CURLE_OK)
@@ -529,6 +490,7 @@ struct http_transfer *http_client_send(struct http_client *client, const struct 
     transfer->on_body_end = request->on_body_end;
     transfer->on_done = request->on_done;
     transfer->context = request->context;
+    transfer->connect_by_ms = monotonic_ms() + client->options.connect_timeout_ms;
     TAILQ_INSERT_TAIL(&client->transfers, transfer, link);
     transfer->easy = curl_easy_init();
     /* curl_multi_add_handle never calls back but for the timer. */

@@ -3,7 +3,8 @@
  *
  * One request is one struct http_transfer with one completion callback. HTTP/1.1 only: a paused HTTP/2 stream would
  * buffer 32 MiB in libcurl 7.88 (libs.md). Callbacks run from the loop; on_body runs inside libcurl, but every function
- * here may be called from it: what libcurl forbids there is put off until it has returned.
+ * here may be called from it: what libcurl forbids there is put off until it has returned. So many names at most are
+ * looked up at once (http_lookups.c); a request whose name has to wait does so within connect_timeout_ms.
  */
 #ifndef WORKER_HTTP_CLIENT_H
 #define WORKER_HTTP_CLIENT_H

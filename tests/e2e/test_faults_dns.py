@@ -6,7 +6,7 @@ name too.
 
 import asyncio
 import signal
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -16,13 +16,16 @@ from harness.name_server import NameServer, why_not
 from harness.record import final_record
 from harness.relay import Relay
 from harness.server import PROGRAM, free_port
-from harness.waiting import eventually_async
+from harness.waiting import deadline, eventually_async
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
 
 SETTINGS = ("--workers", 1, "--connect-timeout", 1, "--log-level", "debug")
 CODES = {"create": "sandbox_create_failed", "upload": "upload_failed"}
 API = {"create": "api.test", "upload": "127.0.0.1"}  # the name that is looked up first
+MANY = 40
+LOOKUPS_MAX = 16  # worker/http_lookups.c
+DESCRIPTORS_PER_LOOKUP = 3
 
 
 @pytest.fixture
@@ -55,6 +58,21 @@ def named(names, cells, authority, start_server):
         return server
 
     return start
+
+
+@asynccontextmanager
+async def stream_that_goes_on(client, server):
+    """One that has begun, and whose events come all the time."""
+    async with open_query(client, server, script(events=100_000, interval_ms=20)) as stream:
+        await stream.next_numbered()
+        yield stream
+
+
+async def check_going_on(stream, events: int = 10) -> None:
+    """Its next events come, long before a lookup would give up."""
+    last = await asyncio.wait_for(stream.next_numbered(), deadline(10))
+    for number in range(last["seq"] + 1, last["seq"] + events):
+        assert (await asyncio.wait_for(stream.next_numbered(), deadline(10)))["seq"] == number
 
 
 def worker_of(server) -> int:
@@ -100,6 +118,33 @@ async def test_a_name_that_cannot_be_looked_up_ends_the_run(names, named, double
     assert not double.ledger.of_stage(stage, answer.run_id) and not double.ledger.of_stage("find", answer.run_id)
     names.way = "answer"
     (await query(client, server, script())).check_complete(3)
+    await check_idle(server)
+
+
+async def test_lookups_without_an_answer_are_few_and_hold_nobody_up(names, named, double, client):
+    server = named()
+    worker = worker_of(server)
+    async with stream_that_goes_on(client, server) as stream:
+        own = len(procfs.descriptors(worker))
+        names.way = "stall"
+        runs = [asyncio.create_task(query(client, server, script())) for _ in range(MANY)]
+        # What needs no name is not kept waiting by those that do.
+        await double.until(lambda ledger: len(ledger.created()) == 1 + MANY, 10, "every sandbox")
+        most_threads = most_descriptors = 0
+        while not all(run.done() for run in runs):
+            most_threads = max(most_threads, len(procfs.tasks(worker)))
+            most_descriptors = max(most_descriptors, len(procfs.descriptors(worker)))
+            await check_going_on(stream)
+        for run in runs:
+            await check_end(server, run.result(), "upload")
+        assert most_threads == 1 + LOOKUPS_MAX
+        connections = 2 * MANY + DESCRIPTORS_PER_LOOKUP * LOOKUPS_MAX
+        assert most_descriptors <= own + connections
+        assert "too many lookups of names have no answer" in "".join(str(run.result().events[-1]) for run in runs)
+        names.way = "answer"
+        for answer in await asyncio.gather(*(query(client, server, script()) for _ in range(MANY))):
+            answer.check_complete(3)
+        await check_going_on(stream)
     await check_idle(server)
 
 
