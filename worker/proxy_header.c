@@ -48,9 +48,9 @@ static char *next_word(char **rest)
 /* "TCP4 source destination port port", "TCP6 …", "UNKNOWN …", without the line's end. */
 static enum proxy_header_result read_line(char *line, char name[static INET6_ADDRSTRLEN])
 {
+    enum { SOURCE, DESTINATION, SOURCE_PORT, DESTINATION_PORT, WORDS };
     char *rest = line;
-    const char *family = next_word(&rest);
-    const char *source, *destination, *source_port, *port;
+    const char *family = next_word(&rest), *words[WORDS];
     unsigned char parsed[sizeof(struct in6_addr)], other[sizeof(struct in6_addr)];
     int domain;
 
@@ -59,12 +59,14 @@ static enum proxy_header_result read_line(char *line, char name[static INET6_ADD
     if (family == NULL || (strcmp(family, "TCP4") != 0 && strcmp(family, "TCP6") != 0))
         return PROXY_HEADER_BAD;
     domain = family[3] == '4' ? AF_INET : AF_INET6;
-    source = next_word(&rest);
-    destination = next_word(&rest);
-    source_port = next_word(&rest);
-    port = next_word(&rest);
-    if (port == NULL || rest != NULL || inet_pton(domain, source, parsed) != 1 ||
-        inet_pton(domain, destination, other) != 1 || !is_port(source_port) || !is_port(port))
+    for (size_t i = 0; i < WORDS; i++) {
+        words[i] = next_word(&rest);
+        if (words[i] == NULL)
+            return PROXY_HEADER_BAD;
+    }
+    if (rest != NULL || inet_pton(domain, words[SOURCE], parsed) != 1 ||
+        inet_pton(domain, words[DESTINATION], other) != 1 || !is_port(words[SOURCE_PORT]) ||
+        !is_port(words[DESTINATION_PORT]))
         return PROXY_HEADER_BAD;
     if (domain == AF_INET)
         inet_ntop(AF_INET, parsed, name, INET6_ADDRSTRLEN);

@@ -37,6 +37,10 @@ static const struct {
     {BYTES("PROXY TCP4 192.0.2.1 198.51.100.1 56324\r\n")},
     {BYTES("PROXY TCP4 192.0.2.1 198.51.100.1 56324 443 1\r\n")},
     {BYTES("PROXY TCP4 192.0.2.1  198.51.100.1 56324 443\r\n")},
+    {BYTES("PROXY TCP4  192.0.2.1 198.51.100.1 443\r\n")}, /* as many words, but one is empty */
+    {BYTES("PROXY TCP4 192.0.2.1  198.51.100.1 443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.1  443\r\n")},
+    {BYTES("PROXY TCP4 192.0.2.1 198.51.100.1 443 \r\n")},
     {BYTES("PROXY TCP4 192.0.2.1 198.51.100.1 56324 65536\r\n")},
     {BYTES("PROXY TCP4 192.0.2.1 198.51.100.1 -1 443\r\n")},
     {BYTES("PROXY TCP4 192.0.2.1 198.51.100.1 01 443\r\n")},
