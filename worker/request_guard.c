@@ -363,6 +363,14 @@ static size_t skip_body(struct request_guard *guard, size_t length)
     return taken;
 }
 
+/* Blanks out what evhttp would not read as it is meant: a byte of a chunk's extension, a tab before a value. */
+static void make_plain(const struct request_guard *guard, char *byte)
+{
+    if ((guard->state == GUARD_IN_CHUNK_EXTENSION && *byte != '\r') ||
+        (guard->state == GUARD_IN_VALUE && guard->value_length == 0 && *byte == '\t'))
+        *byte = ' ';
+}
+
 enum guard_verdict request_guard_feed(struct request_guard *guard, char *bytes, size_t length, size_t *taken)
 {
     enum guard_verdict verdict = guard->state == GUARD_AT_MESSAGE_END ? GUARD_COMPLETE : GUARD_MORE;
@@ -378,8 +386,7 @@ enum guard_verdict request_guard_feed(struct request_guard *guard, char *bytes, 
             bool in_head = !guard->head_complete;
 
             verdict = feed_byte(guard, bytes[*taken]);
-            if (guard->state == GUARD_IN_CHUNK_EXTENSION && bytes[*taken] != '\r')
-                bytes[*taken] = ' ';
+            make_plain(guard, &bytes[*taken]);
             (*taken)++;
             guard->position += in_head;
         }

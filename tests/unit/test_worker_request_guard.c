@@ -186,6 +186,20 @@ static void test_extensions_of_chunks_become_blanks(void **state)
     assert_string_equal(bytes, POST "Transfer-Encoding: chunked\r\n\r\n1      \r\n;\r\n0  \r\n\r\n");
 }
 
+/* evhttp strips blanks before a value, but no tabs: it would not see that a body is chunked. */
+static void test_tabs_before_a_value_become_blanks(void **state)
+{
+    char bytes[] = POST "Transfer-Encoding:\t \tchunked\r\nX:\ta\tb\t\r\nEmpty:\t\r\n\r\n0\r\nT:\tx\r\n\r\n";
+    struct request_guard guard;
+    size_t at = 0, taken;
+
+    (void)state;
+    request_guard_init(&guard, LIMIT_BYTES);
+    while (bytes[at] != '\0' && request_guard_feed(&guard, bytes + at, 1, &taken) != GUARD_BAD)
+        at += taken;
+    assert_string_equal(bytes, POST "Transfer-Encoding:   chunked\r\nX: a\tb\t\r\nEmpty: \r\n\r\n0\r\nT:\tx\r\n\r\n");
+}
+
 static void expect_span(struct span span, const char *text)
 {
     if (text == NULL)
@@ -237,6 +251,7 @@ int main(void)
         cmocka_unit_test(test_each_request_gets_its_verdict_however_it_is_cut),
         cmocka_unit_test(test_bounds_of_the_head_are_exact),
         cmocka_unit_test(test_extensions_of_chunks_become_blanks),
+        cmocka_unit_test(test_tabs_before_a_value_become_blanks),
         cmocka_unit_test(test_the_head_is_told_apart_before_its_body_is_judged),
         cmocka_unit_test(test_verdicts_have_the_statuses_of_the_contract),
     };
