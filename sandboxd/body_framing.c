@@ -67,17 +67,22 @@ static void take_bytes(struct body_framing *framing, struct evbuffer *raw, struc
 void body_framing_take(struct body_framing *framing, struct evbuffer *raw, struct evbuffer *body)
 {
     while (framing->state != BODY_WHOLE && framing->state != BODY_MALFORMED && evbuffer_get_length(raw) > 0) {
+        size_t length;
         char *line;
 
         if (framing->state == BODY_BYTES) {
             take_bytes(framing, raw, body);
             continue;
         }
-        line = evbuffer_readln(raw, NULL, EVBUFFER_EOL_CRLF_STRICT);
-        if (line != NULL)
-            framing->state = take_line(framing, line);
-        else if (evbuffer_get_length(raw) > LINE_MAX_BYTES)
+        line = evbuffer_readln(raw, &length, EVBUFFER_EOL_CRLF_STRICT);
+        if (line == NULL)
+            length = evbuffer_get_length(raw);
+        /* Also of a line that is all there: what is malformed does not depend on how it comes. One byte may be its CR.
+         */
+        if (length > LINE_MAX_BYTES + (line == NULL))
             framing->state = BODY_MALFORMED;
+        else if (line != NULL)
+            framing->state = strlen(line) == length ? take_line(framing, line) : BODY_MALFORMED;
         free(line);
         if (line == NULL)
             return;

@@ -65,6 +65,39 @@ static void test_a_body_can_be_thrown_away(void **state)
     evbuffer_free(raw);
 }
 
+/* A line ends at its CRLF and nowhere else, and is as long as it is however it comes. */
+static void test_lines_of_the_framing_are_judged_alike_however_they_come(void **state)
+{
+    enum { LINE_MAX_BYTES = 4096 };
+    static const char nul[] = "4\0x\r\nbody\r\n0\r\n\r\n";
+    static const char end[] = "\r\nx\r\n0\r\n\r\n";
+    static char text[2 * LINE_MAX_BYTES];
+
+    (void)state;
+    for (size_t piece = 1; piece <= sizeof nul; piece++) {
+        struct evbuffer *raw = evbuffer_new(), *body = evbuffer_new();
+
+        assert_int_equal(feed(true, 0, nul, sizeof nul - 1, piece, raw, body), BODY_MALFORMED);
+        evbuffer_free(raw);
+        evbuffer_free(body);
+    }
+    for (size_t length = LINE_MAX_BYTES - 1; length <= LINE_MAX_BYTES + 2; length++) {
+        static const size_t pieces[] = {1, 1000, sizeof text};
+
+        memset(text, 'x', length);
+        memcpy(text, "1;", 2);
+        memcpy(text + length, end, sizeof end - 1);
+        for (size_t i = 0; i < COUNT(pieces); i++) {
+            struct evbuffer *raw = evbuffer_new(), *body = evbuffer_new();
+
+            assert_int_equal(feed(true, 0, text, length + sizeof end - 1, pieces[i], raw, body),
+                             length <= LINE_MAX_BYTES ? BODY_WHOLE : BODY_MALFORMED);
+            evbuffer_free(raw);
+            evbuffer_free(body);
+        }
+    }
+}
+
 static void test_a_malformed_chunk_is_told(void **state)
 {
     static const char *const cases[] = {
@@ -112,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_body_ends_where_it_says),
         cmocka_unit_test(test_a_body_can_be_thrown_away),
+        cmocka_unit_test(test_lines_of_the_framing_are_judged_alike_however_they_come),
         cmocka_unit_test(test_a_malformed_chunk_is_told),
         cmocka_unit_test(test_a_trailer_has_an_end),
     };
