@@ -12,6 +12,7 @@
 #include "sandboxd/reply.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,9 +196,10 @@ bool process_selector_read(const json_t *message, struct process_selector *selec
 {
     const json_t *process = json_object_get(message, "process");
     const json_t *pid = json_object_get(process, "pid");
+    long long number = json_is_string(pid) ? strtoll(json_string_value(pid), NULL, 10) : json_integer_value(pid);
 
     selector->tag = json_string_value(json_object_get(process, "tag"));
-    selector->pid = (pid_t)(json_is_string(pid) ? strtol(json_string_value(pid), NULL, 10) : json_integer_value(pid));
+    selector->pid = number >= 0 && number <= INT_MAX ? (pid_t)number : -1; /* nobody, not the one of its low bits */
     return selector->tag != NULL || json_is_integer(pid) || json_is_string(pid);
 }
 

@@ -1,4 +1,5 @@
 /* The Connect protocol's text and envelopes where a request has several of them. */
+#include "sandboxd/envd_process.h"
 #include "sandboxd/rpc.h"
 #include "tests/unit/unit.h"
 
@@ -47,11 +48,36 @@ static void test_any_bytes_become_text(void **state)
     }
 }
 
+/* A number beyond those of processes selects none, and not the one of its low bits. */
+static void test_a_selector_means_the_process_it_names(void **state)
+{
+    static const struct {
+        const char *message;
+        pid_t pid;
+    } cases[] = {
+        {"{\"process\":{\"pid\":42}}", 42},          {"{\"process\":{\"pid\":\"42\"}}", 42},
+        {"{\"process\":{\"pid\":4294967338}}", -1},  {"{\"process\":{\"pid\":\"4294967338\"}}", -1},
+        {"{\"process\":{\"pid\":-4294967254}}", -1}, {"{\"process\":{\"pid\":-1}}", -1},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        json_t *message = json_loads(cases[i].message, 0, NULL);
+        struct process_selector selector;
+
+        assert_true(process_selector_read(message, &selector));
+        assert_int_equal(selector.pid, cases[i].pid);
+        assert_null(selector.tag);
+        json_decref(message);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_several_envelopes_are_read_in_turn),
         cmocka_unit_test(test_any_bytes_become_text),
+        cmocka_unit_test(test_a_selector_means_the_process_it_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
