@@ -139,7 +139,10 @@ static void to_standard_alphabet(const char *text, size_t length, char *out)
         out[i] = text[i] == '-' ? '+' : text[i] == '_' ? '/' : text[i];
 }
 
-/* EVP_DecodeBlock wants whole groups of four and trims white space: both are checked before it is asked. */
+/*
+ * EVP_DecodeBlock wants whole groups of four, trims white space, and takes = for zeros wherever it stands: all of it is
+ * checked before it is asked.
+ */
 static long decode_standard(const char *text, size_t length, char *out)
 {
     size_t padding = 0;
@@ -151,6 +154,8 @@ static long decode_standard(const char *text, size_t length, char *out)
         return -1;
     while (padding < 2 && text[length - 1 - padding] == '=')
         padding++;
+    if (memchr(text, '=', length - padding) != NULL)
+        return -1;
     decoded = EVP_DecodeBlock((unsigned char *)out, (const unsigned char *)text, (int)length);
     return decoded == (int)(length / 4 * 3) ? decoded - (long)padding : -1;
 }

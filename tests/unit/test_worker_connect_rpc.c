@@ -106,9 +106,25 @@ static const struct {
     const char *bytes; /* NULL: refused */
     long length;
 } encodings[] = {
-    {"", "", 0},        {"aGkK", "hi\n", 3},     {"YQ==", "a", 1},        {"YWI=", "ab", 2},     {"YQ", "a", 1},
-    {"YWI", "ab", 2},   {"_-8=", "\xff\xef", 2}, {"/+8=", "\xff\xef", 2}, {"AAAA", "\0\0\0", 3}, {"a", NULL, -1},
-    {"a$==", NULL, -1}, {"aGkK\n", NULL, -1},    {" GkK", NULL, -1},      {"aGkKa", NULL, -1},
+    {"", "", 0},
+    {"aGkK", "hi\n", 3},
+    {"YQ==", "a", 1},
+    {"YWI=", "ab", 2},
+    {"YQ", "a", 1},
+    {"YWI", "ab", 2},
+    {"_-8=", "\xff\xef", 2},
+    {"/+8=", "\xff\xef", 2},
+    {"AAAA", "\0\0\0", 3},
+    {"a", NULL, -1},
+    {"a$==", NULL, -1},
+    {"aGkK\n", NULL, -1},
+    {" GkK", NULL, -1},
+    {"aGkKa", NULL, -1},
+    {"YWE====", NULL, -1},
+    {"aGkK====", NULL, -1},
+    {"YQ==YQ==", NULL, -1},
+    {"Y=Fh", NULL, -1},
+    {"====", NULL, -1},
 };
 
 static void test_base64_is_taken_in_all_the_forms_of_protojson(void **state)
