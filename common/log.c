@@ -1,6 +1,7 @@
 #include "common/log.h"
 
 #include "common/log_sink.h"
+#include "common/utf8_cut.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -263,7 +264,10 @@ const char *log_clean(const char *text, size_t length, char out[static LOG_CLEAN
 {
     size_t used = 0;
     size_t taken = length < LOG_CLEAN_MAX_BYTES ? length : LOG_CLEAN_MAX_BYTES;
+    size_t between = utf8_cut(text, length, LOG_CLEAN_MAX_BYTES);
 
+    if (taken - between < 4) /* else it is no UTF-8 */
+        taken = between;
     for (size_t i = 0; i < taken; i++) {
         unsigned char c = (unsigned char)text[i];
 

@@ -349,6 +349,27 @@ static void test_each_place_has_a_limit_of_its_own(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* Cut between characters; bytes that are no UTF-8 are cut where it is due. */
+static void test_outside_text_is_cut_between_characters(void **state)
+{
+    static const char euro[] = "\xe2\x82\xac";
+    char text[LOG_CLEAN_MAX_BYTES + sizeof euro], clean[LOG_CLEAN_BUFFER];
+
+    (void)state;
+    for (size_t begin = LOG_CLEAN_MAX_BYTES - 3; begin <= LOG_CLEAN_MAX_BYTES; begin++) {
+        size_t whole = begin == LOG_CLEAN_MAX_BYTES - 3 ? LOG_CLEAN_MAX_BYTES : begin;
+
+        memset(text, 'x', sizeof text);
+        memcpy(text + begin, euro, 3);
+        log_clean(text, sizeof text, clean);
+        assert_int_equal(strlen(clean), whole + 3);
+        assert_memory_equal(clean, text, whole);
+        assert_string_equal(clean + whole, "...");
+    }
+    memset(text, 0x80, sizeof text);
+    assert_int_equal(strlen(log_clean(text, sizeof text, clean)), LOG_CLEAN_MAX_BYTES + 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +381,7 @@ int main(void)
         TEST(test_stderr_that_is_appended_to_a_file_is_opened_again),
         TEST(test_journald_gets_priorities_only_on_its_own_stream),
         TEST(test_a_line_is_one_line_whatever_is_in_it),
+        TEST(test_outside_text_is_cut_between_characters),
         TEST(test_a_long_line_is_cut_and_ended),
         TEST(test_lines_lost_on_a_full_disk_are_counted_and_said_once),
         TEST(test_a_line_torn_by_another_is_ended_first),
