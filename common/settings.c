@@ -80,14 +80,24 @@ static void set_value(struct settings_load *load, size_t index, const char *text
 
 /* --- sources ------------------------------------------------------------------------------------ */
 
+/* What an error quotes stays in its line, and does nothing to a terminal. */
 void settings_add_error(struct settings_load *load, const char *format, ...)
 {
+    char *text = NULL;
     va_list args;
+    int length;
 
     va_start(args, format);
-    vfprintf(load->errors_out, format, args);
+    length = vasprintf(&text, format, args);
     va_end(args);
+    if (length < 0) {
+        fputs("out of memory\n", load->errors_out);
+        return;
+    }
+    for (char *c = text; *c != '\0'; c++)
+        fputc(iscntrl((unsigned char)*c) ? '?' : *c, load->errors_out);
     fputc('\n', load->errors_out);
+    free(text);
 }
 
 static char *trim(char *text)

@@ -20,7 +20,7 @@ static const char *value_text(const struct settings_load *load, size_t index, ch
 static void print_value(const char *text, int width, FILE *out)
 {
     const char *user = strstr(text, "://");
-    const char *end = user != NULL ? strchr(user, '@') : NULL;
+    const char *end = user != NULL ? strrchr(user, '@') : NULL; /* the password may hold one too */
 
     if (end == NULL)
         fprintf(out, "%-*s", width, text);

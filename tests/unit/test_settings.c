@@ -296,6 +296,17 @@ static void test_the_models_endpoint_is_what_sandboxes_may_reach(void **state)
     unsetenv("ANTHROPIC_BASE_URL");
 }
 
+static void test_the_password_of_a_proxy_is_not_printed(void **state)
+{
+    struct settings_load *load = LOAD("--proxy", "http://user:se@cret@proxy.example:1");
+
+    (void)state;
+    assert_string_equal(values_of(load)->proxy, "http://user:se@cret@proxy.example:1");
+    assert_true(has_source(load, "proxy = http://***@proxy.example:1 "));
+    assert_false(has_source(load, "cret"));
+    settings_load_free(load);
+}
+
 static void test_errors_name_their_source(void **state)
 {
     struct settings_load *load;
@@ -309,6 +320,10 @@ static void test_errors_name_their_source(void **state)
     snprintf(wanted, sizeof wanted, "%s:5: ping_interval: \"soon\" is not a whole number", config_path);
     expect_error(LOAD("--config", config_path), wanted, false);
     snprintf(wanted, sizeof wanted, "%s:6: expected `key = value`", config_path);
+    expect_error(LOAD("--config", config_path), wanted, false);
+    write_config("w\x1b[2Jo = 3\ninstance = \x07\n"); /* nothing that a terminal would obey */
+    snprintf(wanted, sizeof wanted, "%s:1: unknown setting \"w?[2Jo\"\n%s:2: instance: \"?\" is not", config_path,
+             config_path);
     expect_error(LOAD("--config", config_path), wanted, false);
     expect_error(LOAD("--config", "/nonexistent/x"), "cannot read /nonexistent/x: No such file or directory", false);
     expect_error(LOAD("--wokers", "3"), "unknown option: --wokers", true);
@@ -413,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_workers_default_to_web_concurrency_or_twice_the_cores),
         cmocka_unit_test(test_a_list_named_twice_in_one_source_grows_and_a_stronger_source_replaces_it),
         cmocka_unit_test(test_the_models_endpoint_is_what_sandboxes_may_reach),
+        cmocka_unit_test(test_the_password_of_a_proxy_is_not_printed),
         cmocka_unit_test(test_errors_name_their_source),
         cmocka_unit_test(test_a_reload_may_change_only_what_is_reloadable),
         cmocka_unit_test(test_without_a_local_runtime_its_settings_are_reloadable),
