@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
+#include "common/utf8_cut.h"
 #include "worker/byte_space.h"
 #include "worker/connect_rpc.h"
 #include "worker/e2b_call.h"
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #define ERROR_BODY_MAX_BYTES 65536
+#define CODE_MAX_SHOWN       60 /* bytes of a Connect error's code, in the text of an error */
 #define STREAM_CONTENT_TYPE  "application/connect+json"
 #define LOST_TEXT            "connection to the sandbox was lost"
 #define GONE_TEXT            "the sandbox was killed or reached its end of life"
@@ -226,7 +228,10 @@ static void on_end_error(struct agent_stream *stream, json_t *error)
     const struct e2b_rpc_verdict *verdict = e2b_judge_rpc(code);
     char message[E2B_MESSAGE_MAX_BYTES];
 
-    snprintf(message, sizeof message, "%.60s: %s", code != NULL ? code : "unknown", text != NULL ? text : "");
+    if (code == NULL)
+        code = "unknown";
+    snprintf(message, sizeof message, "%.*s: %s", (int)utf8_cut(code, strlen(code), CODE_MAX_SHOWN), code,
+             text != NULL ? text : "");
     error_text_hide(message, stream->sandbox->access_token);
     error_text_clean(message);
     if (stream->state == STREAM_OPENING)

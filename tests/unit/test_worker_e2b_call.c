@@ -7,7 +7,9 @@
 #include "tests/unit/replaced_http.h"
 #include "tests/unit/timers.h"
 #include "worker/agent_stream.h"
+#include "worker/connect_rpc.h"
 #include "worker/e2b_call.h"
+#include "worker/utf8.h"
 
 #define MIB 1048576
 
@@ -428,6 +430,27 @@ static void test_the_wait_for_a_next_start_is_no_silence(void **state)
     assert_int_equal(world.ends, 1);
 }
 
+/* The code of an error is cut between its characters, like all text. */
+static void test_a_long_code_of_a_stream_is_cut_between_characters(void **state)
+{
+    static const char payload[] = "{\"error\":{\"code\":"
+                                  "\"x\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+                                  "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+                                  "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3"
+                                  "\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\","
+                                  "\"message\":\"m\"}}";
+    char bytes[CONNECT_HEADER_BYTES + sizeof payload] = {CONNECT_FLAG_END, 0, 0, 0, sizeof payload - 1};
+
+    (void)state;
+    memcpy(bytes + CONNECT_HEADER_BYTES, payload, sizeof payload);
+    start();
+    http.request.on_body(http.request.context, bytes, sizeof bytes - 1);
+    event_base_loop(world.base, EVLOOP_NONBLOCK);
+    assert_int_equal(world.ends, 1);
+    assert_int_equal(strcspn(world.message, ":"), 1 + 2 * 29);
+    assert_true(utf8_is_valid(world.message, strlen(world.message)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -439,6 +462,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_create_whose_run_ended_between_tries_ends_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_each_try_is_counted_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_wait_for_a_next_start_is_no_silence, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_long_code_of_a_stream_is_cut_between_characters, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
