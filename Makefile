@@ -73,7 +73,7 @@ PKGS_sandboxd := libevent jansson libcrypto libseccomp zlib
 PKGS_cli      := libcurl jansson
 PKGS_unit     := cmocka $(PKGS_worker)
 PKGS_bench    := $(PKGS_worker) libevent_openssl
-PKGS_fuzz     := $(PKGS_worker)
+PKGS_fuzz     := $(PKGS_worker) $(PKGS_sandboxd)
 
 pkg_cflags = $(if $(PKGS_$(1)),$(shell pkg-config --cflags $(PKGS_$(1))))
 pkg_libs   = $(if $(PKGS_$(1)),$(shell pkg-config --libs $(PKGS_$(1))))
@@ -90,12 +90,13 @@ BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/b
 BENCH_TOOLS := $(BUILD)/bench/simulator $(BUILD)/bench/load
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 RACES := $(patsubst tests/unit/race_%.c,$(BUILD)/race/%,$(sort $(wildcard tests/unit/race_*.c)))
+FUZZERS := $(patsubst %,$(BUILD)/fuzz/%,$(FUZZ_TARGETS))
 REPLAYS := $(patsubst %,$(BUILD)/replay/%,$(FUZZ_TARGETS))
 PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
          tests/bench/*.[ch] tests/fuzz/*.[ch]))
 
-.PHONY: all install uninstall deb check-deb check-vm check-sdk demo template check lint bench fuzz venv clean deps-run deps-check deps-lint deps-template install-node install-program
+.PHONY: all install uninstall deb check-deb check-vm check-sdk demo template check lint bench fuzz fuzzers replays venv clean deps-run deps-check deps-lint deps-template install-node install-program
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -185,11 +186,17 @@ $(BUILD)/race/%: tests/unit/race_%.c $(wildcard common/*.[ch]) | $(ROOT)/.deps-b
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) $(CSTD) -O2 -g $(WARNINGS) -fsanitize=thread -fPIE -pie -pthread -o $@ $< $(wildcard common/*.c)
 
-# A fuzz target driven by its stored corpus instead of libFuzzer: part of the tests, with every compiler.
+# A fuzz target, driven by libFuzzer, or by its stored corpus. Both daemons have a server: to sandboxd_% it is sandboxd's.
+link_fuzz = $(if $(V),,@echo "  LD $@")$(newline)$(Q)$(CC) $(LDFLAGS_ALL) $(1) -o $@ $(filter %.o,$^) \
+	$(if $(filter sandboxd_%,$(@F)),$(BUILD)/libsandboxd.a) -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,fuzz)
+
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(LIBS)
+	@mkdir -p $(@D)
+	$(call link_fuzz,-fsanitize=fuzzer)
+
 $(BUILD)/replay/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(LIBS)
 	@mkdir -p $(@D)
-	$(if $(V),,@echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,fuzz)
+	$(call link_fuzz)
 
 # --- install ------------------------------------------------------------------------------------
 # The names are GNU's. What belongs to the system manager lies where its own files do: below the prefix.
@@ -322,7 +329,8 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 # Packages and SDKs have targets of their own: check-deb, check-vm, check-sdk. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 # -n auto: in several processes (tests/parallel.py); PYTEST_ARGS=-n0 runs them one after the other.
 check: all venv template
-	$(Q)$(MAKE) --no-print-directory $(UNITS) $(REPLAYS) $(RACES) $(BENCH_TOOLS) $(BUILD)/layers-ok
+	$(Q)$(MAKE) --no-print-directory $(UNITS) $(RACES) $(BENCH_TOOLS) $(BUILD)/layers-ok
+	$(Q)$(MAKE) --no-print-directory $(REPLAY_BUILD) replays
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
 	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package --ignore=tests/conformance -n auto $(PYTEST_ARGS)
 
@@ -362,26 +370,27 @@ bench: all deps-run
 	$(Q)$(PYTHON) tests/bench/relay.py --build $(BUILD) $(BENCH_ARGS)
 
 # --- fuzz ---------------------------------------------------------------------------------------
-# One program of everything a target needs, built by clang with libFuzzer and the sanitizers.
+# Built by clang with the sanitizers and libFuzzer's coverage, beside the other builds. FUZZ_TARGETS=... names some.
 FUZZ_SECONDS ?= 60
-FUZZ_FLAGS   := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
-FUZZ_SOURCES := $(filter-out worker/worker.c,$(call sources,worker)) $(call sources,common) \
-                $(addprefix sandboxd/,address.c endpoint.c proxy_request.c)
+FUZZ_BUILD   := CC=clang SAN=fuzzer-no-link,address,undefined OPT='-O1 -g' BUILD=$(ROOT)/fuzz-build
 
-$(ROOT)/fuzz/%: tests/fuzz/fuzz_%.c $(FUZZ_SOURCES) $(wildcard tests/fuzz/*.h common/*.h worker/*.h sandboxd/*.h) | $(ROOT)/.deps-build
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  LD $@")
-	$(Q)clang $(CSTD) $(FUZZ_FLAGS) $(call pkg_cflags,fuzz) -o $@ $< $(FUZZ_SOURCES) $(call pkg_libs,fuzz)
+# Stored inputs are always replayed under sanitizers: where this build has none, by one beside it.
+REPLAY_BUILD := $(if $(SAN),,SAN=address,undefined OPT='-O1 -g1' BUILD=$(BUILD)/sanitized)
+
+replays: $(REPLAYS)
+
+fuzzers: $(FUZZERS)
 
 fuzz: $(ROOT)/.deps-build
 	$(call install_packages,$(PACKAGES_FUZZ))
-	$(Q)$(MAKE) --no-print-directory $(FUZZ_TARGETS:%=$(ROOT)/fuzz/%)
+	$(Q)$(MAKE) --no-print-directory $(FUZZ_BUILD) fuzzers
 	$(Q)for target in $(FUZZ_TARGETS); do \
 		mkdir -p $(ROOT)/fuzz/corpus/$$target && \
-		$(ROOT)/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=1024 \
-			-print_final_stats=1 -artifact_prefix=$(ROOT)/fuzz/ \
-			$$(test -f tests/fuzz/$$target.dict && echo -dict=tests/fuzz/$$target.dict) \
-			$(ROOT)/fuzz/corpus/$$target tests/fuzz/corpus/$$target || exit 1; \
+		$(ROOT)/fuzz-build/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=1024 \
+			-print_final_stats=1 -close_fd_mask=2 -artifact_prefix=$(ROOT)/fuzz/$$target- \
+			$$(test ! -f tests/fuzz/$$target.dict || echo -dict=tests/fuzz/$$target.dict) \
+			$(ROOT)/fuzz/corpus/$$target tests/fuzz/corpus/$$target || \
+			{ echo "which promise: $(ROOT)/fuzz-build/fuzz/$$target $(ROOT)/fuzz/$$target-*"; exit 1; }; \
 	done
 
 # --- lint ---------------------------------------------------------------------------------------

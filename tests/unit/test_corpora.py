@@ -1,4 +1,4 @@
-"""Each fuzz target takes every input of its stored corpus."""
+"""Each fuzz target takes every input of its stored corpus, under sanitizers: those of this build, or of one beside it."""
 
 import os
 import pathlib
@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-REPLAYS = ROOT / os.environ.get("SANDSTORM_BUILD", "build") / "replay"
+BUILD = ROOT / os.environ.get("SANDSTORM_BUILD", "build")
+REPLAYS = (BUILD if "san-" in str(BUILD) else BUILD / "sanitized") / "replay"
 TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in (ROOT / "tests/fuzz").glob("fuzz_*.c"))
 
 
