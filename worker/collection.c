@@ -164,7 +164,7 @@ static void read_next(struct collection *collection)
         done(collection);
         return;
     }
-    if (collection->next >= FILES_MAX_COUNT || collection->total_bytes + entry->size > FILES_MAX_BYTES) {
+    if (collection->next >= FILES_MAX_COUNT || entry->size > FILES_MAX_BYTES - collection->total_bytes) {
         collection->incomplete = true;
         done(collection);
         return;
