@@ -6,6 +6,9 @@
 #include "sandboxd/body_framing.h"
 #include "tests/fuzz/fuzz.h"
 #include "worker/access_line.h"
+#include "worker/auth.h"
+#include "worker/cors.h"
+#include "worker/peers.h"
 #include "worker/request_guard.h"
 #include "worker/utf8.h"
 
@@ -133,6 +136,64 @@ static void check_body(const char *bytes, size_t size, const struct seen *seen)
     evbuffer_free(body);
 }
 
+/* --- what is decided by the head --------------------------------------------------------------------------- */
+
+/* A client behind proxies has a name fit for a log, whatever they say of it. */
+static void check_client(const struct request_head *head)
+{
+    static struct peers *all, *one;
+    static const struct peer peer = {.name = "192.0.2.1"};
+    char name[PEER_NAME_MAX_BYTES];
+
+    if (all == NULL) {
+        all = peers_new("*");
+        one = peers_new("192.0.2.1, 192.0.2.2");
+    }
+    for (int i = 0; i < 2; i++) {
+        peers_client(i == 0 ? all : one, &peer, head->fields[GUARD_FIELD_FORWARDED_FOR], name);
+        FUZZ_CHECK(*name != '\0' && memchr(name, '\0', sizeof name) != NULL);
+        for (const char *c = name; *c != '\0'; c++)
+            FUZZ_CHECK(*c > ' ' && *c <= '~');
+    }
+}
+
+/* What a preflight is told are whole header lines. */
+static void check_preflight(const struct request_head *head)
+{
+    static struct cors *cors;
+    const struct cors_preflight preflight = {.origin = head->fields[GUARD_FIELD_ORIGIN],
+                                             .method = head->fields[GUARD_FIELD_WANTED_METHOD],
+                                             .headers = head->fields[GUARD_FIELD_WANTED_HEADERS],
+                                             .private_network = head->fields[GUARD_FIELD_WANTED_PRIVATE_NETWORK]};
+    struct evbuffer *headers = evbuffer_new();
+    char body[CORS_BODY_MAX_BYTES], *line;
+    int status;
+
+    if (cors == NULL)
+        cors = cors_new("https://x, https://y");
+    status = cors_answer_preflight(cors, &preflight, headers, body);
+    FUZZ_CHECK((status == 200) == (strcmp(body, "OK") == 0));
+    FUZZ_CHECK(status != 200 || span_is(preflight.origin, "https://x") || span_is(preflight.origin, "https://y"));
+    while ((line = evbuffer_readln(headers, NULL, EVBUFFER_EOL_CRLF_STRICT)) != NULL) {
+        FUZZ_CHECK(strncmp(line, "Access-Control-", 15) == 0 || strcmp(line, "Vary: Origin") == 0);
+        FUZZ_CHECK(strpbrk(line, "\r\n") == NULL);
+        free(line);
+    }
+    FUZZ_CHECK(evbuffer_get_length(headers) == 0);
+    evbuffer_free(headers);
+}
+
+static void check_auth(const struct request_head *head)
+{
+    static struct auth auth;
+    struct span given = head->fields[GUARD_FIELD_AUTHORIZATION];
+
+    if (auth.key_count == 0)
+        auth_init(&auth, "0123456789abcdef0123456789abcdef", "");
+    if (auth_check(&auth, given) == AUTH_OK)
+        FUZZ_CHECK(memmem(given.bytes, given.length, "0123456789abcdef0123456789abcdef", 32) != NULL);
+}
+
 /* --- the log ---------------------------------------------------------------------------------------------- */
 
 static void check_access_line(const struct request_head *head)
@@ -167,6 +228,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (seen.head_bytes > 0) {
         compare_with_libevent(whole, &seen);
         check_access_line(&seen.head);
+        check_client(&seen.head);
+        check_preflight(&seen.head);
+        check_auth(&seen.head);
     }
     if (seen.verdict == GUARD_COMPLETE)
         check_body(whole, size, &seen);

@@ -1,7 +1,8 @@
 /*
  * Connections to sandboxd, from their first byte: the control API, envd's files, Process and Filesystem of one sandbox
- * whose init is played here. However the bytes are cut the first answer has the same status; when the client has left
- * and the sandbox has ended nothing is left of them.
+ * whose init is played here; what that says about files follows "#talk#" in an input, if it is there. However the bytes
+ * are cut the first answer has the same status; when the client has left and the sandbox has ended nothing is left of
+ * them.
  */
 #include "common/log.h"
 #include "sandboxd/init/filesystem.h"
@@ -23,6 +24,7 @@
 /* Turns of the loop in which nothing happened, after which nothing will. */
 #define QUIET_TURNS  3
 #define STATUS_BYTES (sizeof "HTTP/1.1 200" - 1)
+#define TALK_MARK    "#talk#"
 #define CONTINUE     "HTTP/1.1 100 Continue\r\n\r\n"
 
 /* --- what would start programs ---------------------------------------------------------------------------- */
@@ -162,12 +164,16 @@ static int a_file(void)
     return fd;
 }
 
-/* Of each conversation about files one record, and its end. */
+/* What is said in each conversation about files; NULL: that it is done. */
+static const uint8_t *talk_bytes;
+static size_t talk_size;
+
 static void talk(int fd)
 {
     static const struct filesystem_record done = {.kind = FILESYSTEM_DONE};
+    const void *bytes = talk_bytes != NULL ? talk_bytes : (const void *)&done;
 
-    (void)!write(fd, &done, sizeof done);
+    (void)!send(fd, bytes, talk_bytes != NULL ? talk_size : sizeof done, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 /* True when there was an order. */
@@ -277,6 +283,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fuzz_pieces pieces = fuzz_pieces_of(data, size);
     struct answered whole, cut;
 
+    const uint8_t *mark = size > 0 ? memmem(data, size, TALK_MARK, sizeof TALK_MARK - 1) : NULL;
+
+    talk_bytes = mark != NULL ? mark + sizeof TALK_MARK - 1 : NULL;
+    talk_size = mark != NULL ? size - (size_t)(talk_bytes - data) : 0;
+    size = mark != NULL ? (size_t)(mark - data) : size;
     if (world.base == NULL)
         set_up();
     whole = play(data, size, NULL);
