@@ -16,6 +16,7 @@
 #include <event2/http_struct.h>
 #include <event2/keyvalq_struct.h>
 #include <jansson.h>
+#include <strings.h>
 
 #define BODY_LIMIT_BYTES 4096
 
@@ -29,6 +30,7 @@ struct seen {
     enum guard_verdict verdict;
     size_t head_bytes; /* 0: there is no whole head */
     size_t body_bytes; /* behind it, of a complete message */
+    bool is_chunked;
     struct request_head head;
 };
 
@@ -49,6 +51,7 @@ static struct seen feed(char *bytes, size_t size, struct fuzz_pieces *pieces)
         if (seen.verdict == GUARD_HEAD) {
             FUZZ_CHECK(seen.head_bytes == 0 && guard.position == at);
             seen.head_bytes = at;
+            seen.is_chunked = guard.chunked;
             request_guard_head(&guard, bytes, &seen.head);
             continue;
         }
@@ -92,6 +95,14 @@ static void compare_field(struct evhttp_request *request, const char *name, stru
     FUZZ_CHECK(theirs == NULL || (strlen(theirs) == ours.length && memcmp(theirs, ours.bytes, ours.length) == 0));
 }
 
+/* libevent looks for a body by this word alone. */
+static void compare_coding(struct evhttp_request *request, bool is_chunked)
+{
+    const char *coding = evhttp_find_header(evhttp_request_get_input_headers(request), "Transfer-Encoding");
+
+    FUZZ_CHECK((coding != NULL && strcasecmp(coding, "chunked") == 0) == is_chunked);
+}
+
 static void compare_with_libevent(const char *bytes, const struct seen *seen)
 {
     struct evhttp_request *request = evhttp_request_new(NULL, NULL);
@@ -109,6 +120,7 @@ static void compare_with_libevent(const char *bytes, const struct seen *seen)
 
         FUZZ_CHECK(strlen(uri) == seen->head.target.length && memcmp(uri, seen->head.target.bytes, strlen(uri)) == 0);
         FUZZ_CHECK(evhttp_parse_headers_(request, in) == ALL_DATA_READ && evbuffer_get_length(in) == 0);
+        compare_coding(request, seen->is_chunked);
         compare_field(request, "Host", seen->head.fields[GUARD_FIELD_HOST]);
         compare_field(request, "Authorization", seen->head.fields[GUARD_FIELD_AUTHORIZATION]);
         compare_field(request, "Origin", seen->head.fields[GUARD_FIELD_ORIGIN]);
@@ -121,13 +133,12 @@ static void compare_with_libevent(const char *bytes, const struct seen *seen)
 /* A complete message's body by another reader: it ends at the same byte. */
 static void check_body(const char *bytes, size_t size, const struct seen *seen)
 {
-    bool is_chunked = size - seen->head_bytes > seen->body_bytes;
     struct evbuffer *raw = evbuffer_new(), *body = evbuffer_new();
     struct body_framing framing;
 
     FUZZ_CHECK(raw != NULL && body != NULL && seen->body_bytes <= BODY_LIMIT_BYTES);
     evbuffer_add(raw, bytes + seen->head_bytes, size - seen->head_bytes);
-    body_framing_begin(&framing, is_chunked, seen->body_bytes);
+    body_framing_begin(&framing, seen->is_chunked, seen->body_bytes);
     body_framing_take(&framing, raw, body);
     /* It wants CRLF, and has other bounds for what nobody reads: it may refuse, but never see another end. */
     if (framing.state == BODY_WHOLE)
