@@ -18,7 +18,10 @@ struct event_stream_handlers {
     void *context;
 };
 
-/* Sends the 200 and its headers at once. NULL for lack of memory: the request is then answered with 500. */
+/*
+ * Sends the 200 and its headers at once; the body of the exchange is gone. NULL for lack of memory: the request is then
+ * answered with 500.
+ */
 struct event_stream *event_stream_open(struct exchange *exchange, const char *run_id,
                                        const struct event_stream_handlers *handlers)
     __attribute__((warn_unused_result));
