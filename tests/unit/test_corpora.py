@@ -15,6 +15,7 @@ TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in (ROOT / "tests/fuzz
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_corpus_breaks_no_promise(target: str):
     corpus = ROOT / "tests/fuzz/corpus" / target
+    assert (REPLAYS / target).exists(), f"{REPLAYS / target} is not built: make check does it"
     done = subprocess.run([REPLAYS / target, corpus], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{len(list(corpus.iterdir()))} inputs\n"
