@@ -29,6 +29,24 @@ static void check_bounds(const struct handover *handover)
     }
 }
 
+/* What a successor has to know is what was written. */
+static void check_same(const struct handover *one, const struct handover *other)
+{
+    FUZZ_CHECK(one->worker_count == other->worker_count && one->listeners.count == other->listeners.count);
+    for (size_t i = 0; i < one->worker_count; i++)
+        FUZZ_CHECK(memcmp(&one->workers[i], &other->workers[i], sizeof one->workers[i]) == 0);
+    for (size_t i = 0; i < one->listeners.count; i++) {
+        FUZZ_CHECK(one->listeners.fds[i] == other->listeners.fds[i]);
+        FUZZ_CHECK(strcmp(one->listeners.about[i].item, other->listeners.about[i].item) == 0);
+    }
+    FUZZ_CHECK(one->scoreboard_fd == other->scoreboard_fd && one->lock_fd == other->lock_fd);
+    FUZZ_CHECK(one->pid_file_fd == other->pid_file_fd && one->compactor == other->compactor);
+    FUZZ_CHECK(one->has_auth == other->has_auth && one->settled_lines == other->settled_lines);
+    FUZZ_CHECK(strcmp(one->instance, other->instance) == 0 && one->has_runtime == other->has_runtime);
+    FUZZ_CHECK((one->fixed == NULL) == (other->fixed == NULL));
+    FUZZ_CHECK(one->fixed == NULL || strcmp(one->fixed, other->fixed) == 0);
+}
+
 /* The text of a handover is a fixed point. */
 static void check_round_trip(const struct handover *handover)
 {
@@ -38,6 +56,7 @@ static void check_round_trip(const struct handover *handover)
     char *text, *text_again;
 
     FUZZ_CHECK(again != NULL);
+    check_same(handover, again);
     fd_again = handover_write(again);
     text = text_of(fd, &length);
     text_again = text_of(fd_again, &length_again);

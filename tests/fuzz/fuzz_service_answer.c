@@ -11,6 +11,8 @@
 
 #define API_KEY    "e2b_0123456789abcdef"
 #define SECRET_ENV "sk-ant-0123456789"
+/* A text as long as this may have been cut, less what stands for a secret. */
+#define MESSAGE_CUT_BYTES (E2B_MESSAGE_MAX_BYTES - 64)
 
 static struct event_base *base;
 
@@ -20,6 +22,9 @@ static void check_text(const char *text)
     for (const char *c = text; *c != '\0'; c++)
         FUZZ_CHECK((unsigned char)*c >= 0x20 && *c != 0x7f);
     FUZZ_CHECK(strstr(text, API_KEY) == NULL);
+    /* Nor its begin, where the text was cut. */
+    for (size_t part = 8; part < sizeof API_KEY - 1 && part <= strlen(text); part++)
+        FUZZ_CHECK(strlen(text) < MESSAGE_CUT_BYTES || memcmp(text + strlen(text) - part, API_KEY, part) != 0);
 }
 
 /* --- create ----------------------------------------------------------------------------------------------- */

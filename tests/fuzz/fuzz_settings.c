@@ -28,10 +28,27 @@ static void check_errors(const char *errors)
         FUZZ_CHECK((unsigned char)*c >= 0x20 || *c == '\n');
 }
 
+/* key="value", whatever blanks there are around it; to be freed. */
+static char *quote(const char *text)
+{
+    char *quoted = malloc(3 * strlen(text) + 1), *out = quoted;
+
+    for (bool in_value = false; *text != '\0'; text++) {
+        if (*text == '\n')
+            *out++ = '"';
+        *out++ = *text;
+        if (*text == '=' && !in_value)
+            *out++ = '"';
+        in_value = *text != '\n' && (in_value || *text == '=');
+    }
+    *out = '\0';
+    return quoted;
+}
+
 static void check_round_trip(const struct settings_load *loaded)
 {
-    char *text = settings_fixed_text(loaded), *text_again;
-    struct settings_load *again = load(text, strlen(text));
+    char *text = settings_fixed_text(loaded), *quoted = quote(text), *text_again;
+    struct settings_load *again = load(quoted, strlen(quoted));
     const char *key;
     bool usage;
 
@@ -40,6 +57,7 @@ static void check_round_trip(const struct settings_load *loaded)
     FUZZ_CHECK(strcmp(text, text_again) == 0);
     FUZZ_CHECK(settings_reload_allowed(loaded, again, false, &key));
     free(text);
+    free(quoted);
     free(text_again);
     settings_load_free(again);
 }
@@ -53,6 +71,18 @@ static void check_print(const struct settings_load *loaded)
     settings_print(loaded, out);
     FUZZ_CHECK(fclose(out) == 0 && size > 0);
     free(text);
+}
+
+/* A value in quotes is what stands between them. */
+static void check_quotes(const char *instance)
+{
+    char text[64 + SETTINGS_NAME_MAX_BYTES];
+    struct settings_load *loaded;
+
+    snprintf(text, sizeof text, "instance = \"%s\"\n", instance);
+    loaded = load(text, strlen(text));
+    FUZZ_CHECK(strcmp(settings_load_values(loaded)->instance, instance) == 0);
+    settings_load_free(loaded);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -72,6 +102,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_errors(errors);
     else
         check_round_trip(loaded);
+    if (*errors == '\0')
+        check_quotes(settings_load_values(loaded)->instance);
     check_print(loaded);
     settings_load_free(loaded);
     return 0;
