@@ -5,6 +5,7 @@
 #ifndef TESTS_FUZZ_FUZZ_H
 #define TESTS_FUZZ_FUZZ_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -46,7 +47,7 @@ static inline size_t fuzz_next_piece(struct fuzz_pieces *pieces, size_t left)
     size_t wanted;
 
     pieces->state = pieces->state * 6364136223846793005u + 1442695040888963407u;
-    wanted = 1 + (size_t)(pieces->state >> 40) % ((pieces->state >> 33) % 2 == 0 ? 4 : 1024);
+    wanted = 1 + (size_t)(pieces->state >> 40) % ((pieces->state >> 33) % 8 > 0 ? 8 : 1024);
     return wanted < left ? wanted : left;
 }
 
@@ -60,6 +61,19 @@ static inline size_t fuzz_first_line(const uint8_t *data, size_t size, const uin
     *rest = length < size ? data + length + 1 : data + size;
     *rest_size = length < size ? size - length - 1 : 0;
     return length;
+}
+
+/* How many descriptors are open: what is left of an input shows in the end. */
+static inline size_t fuzz_count_descriptors(void)
+{
+    DIR *directory = opendir("/proc/self/fd");
+    size_t count = 0;
+
+    FUZZ_CHECK(directory != NULL);
+    while (readdir(directory) != NULL)
+        count++;
+    closedir(directory);
+    return count;
 }
 
 /* A terminated copy, cut at its first NUL as C reads it; to be freed. */

@@ -13,7 +13,6 @@
 #include "worker/request_guard.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -41,7 +40,8 @@ struct outcome {
     struct evbuffer *requests; /* that reached a handler: its name, the id, the body */
     struct evbuffer *events;   /* the lines of the last stream, each with an end */
     struct evbuffer *answer;
-    bool has_stream;
+    bool has_request, has_stream;
+    size_t body_bytes; /* of the first request */
 };
 
 static struct outcome *outcome;
@@ -52,6 +52,9 @@ static void note(const struct exchange *exchange, const char *name)
 {
     size_t length = exchange->body_length;
 
+    if (!outcome->has_request)
+        outcome->body_bytes = length;
+    outcome->has_request = true;
     evbuffer_add_printf(outcome->requests, "%s %.*s %zu ", name, (int)exchange->id.length,
                         exchange->id.bytes != NULL ? exchange->id.bytes : "", length);
     evbuffer_add(outcome->requests, exchange->body, length);
@@ -226,11 +229,10 @@ static void talk(int fd, const uint8_t *data, size_t size, struct fuzz_pieces *p
 
 static void play(struct outcome *result, int which, const uint8_t *data, size_t size, struct fuzz_pieces *pieces)
 {
-    int first_free = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0), first_free_after;
+    size_t descriptors = fuzz_count_descriptors();
     int fd;
     size_t length;
 
-    close(first_free);
     *result = (struct outcome){.requests = evbuffer_new(), .events = evbuffer_new(), .answer = evbuffer_new()};
     outcome = result;
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -242,9 +244,7 @@ static void play(struct outcome *result, int which, const uint8_t *data, size_t 
     server_sweep(server);
     FUZZ_CHECK(server_open_requests(server, SERVER_WAITING_ALL) == 0);
     FUZZ_CHECK(atomic_load(&scoreboard->slots[slot].connections) == 0);
-    first_free_after = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
-    close(first_free_after);
-    FUZZ_CHECK(first_free == first_free_after);
+    FUZZ_CHECK(fuzz_count_descriptors() == descriptors);
     length = evbuffer_get_length(result->answer);
     if (length >= sizeof CONTINUE - 1 &&
         memcmp(evbuffer_pullup(result->answer, -1), CONTINUE, sizeof CONTINUE - 1) == 0)
@@ -261,26 +261,22 @@ static void release(struct outcome *result)
     evbuffer_free(result->answer);
 }
 
-/*
- * Do bytes follow the first request, or what counts as the whole of it to libevent, which is the head of a HEAD?
- * Whether they come before the answer depends on how they are cut.
- */
-static bool is_followed(const uint8_t *data, size_t size, bool is_proxied)
+/* The first request as the guard sees it, behind a header of a proxy. *is_head: it is a HEAD. */
+static enum guard_verdict read_request(struct request_guard *guard, const uint8_t *data, size_t size, bool is_proxied,
+                                       bool *is_head)
 {
     char *copy = fuzz_text(data, size), name[INET6_ADDRSTRLEN];
-    struct request_guard guard;
     enum guard_verdict verdict = GUARD_HEAD;
     size_t at = 0, taken;
-    bool is_head;
 
     if (is_proxied)
         (void)proxy_header_read(copy, size, &at, name);
-    is_head = at + 5 <= size && memcmp(copy + at, "HEAD ", 5) == 0;
-    request_guard_init(&guard, BODY_LIMIT_BYTES);
+    *is_head = at + 5 <= size && memcmp(copy + at, "HEAD ", 5) == 0;
+    request_guard_init(guard, BODY_LIMIT_BYTES);
     for (; verdict == GUARD_HEAD && at < size; at += taken)
-        verdict = request_guard_feed(&guard, copy + at, size - at, &taken);
+        verdict = request_guard_feed(guard, copy + at, size - at, &taken);
     free(copy);
-    return verdict == GUARD_PIPELINED || (is_head && guard.head_complete && request_guard_has_body(&guard));
+    return verdict;
 }
 
 static void check_same(struct outcome *whole, struct outcome *cut)
@@ -298,13 +294,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool is_proxied = size >= 6 && (memcmp(data, "PROXY ", 6) == 0 || memcmp(data, "\r\n\r\n\0\r", 6) == 0);
     struct fuzz_pieces pieces = fuzz_pieces_of(data, size);
     struct outcome whole, cut;
+    struct request_guard guard;
+    enum guard_verdict verdict;
+    bool is_head;
 
     if (base == NULL)
         set_up();
     play(&whole, is_proxied ? PROXIED : PLAIN, data, size, NULL);
     play(&cut, is_proxied ? PROXIED : PLAIN, data, size, &pieces);
-    if (!is_followed(data, size, is_proxied))
+    verdict = read_request(&guard, data, size, is_proxied, &is_head);
+    /* What follows the whole request, to libevent the head of a HEAD, may come before the answer or after it. */
+    if (verdict != GUARD_PIPELINED && !(is_head && guard.head_complete && request_guard_has_body(&guard)))
         check_same(&whole, &cut);
+    /* libevent gave the handler the body that the guard saw. */
+    if (verdict == GUARD_COMPLETE && whole.has_request && !is_head)
+        FUZZ_CHECK(whole.body_bytes == guard.body_bytes);
     release(&whole);
     release(&cut);
     return 0;
