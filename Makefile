@@ -8,6 +8,7 @@
 #   make deb        build/deb/sandstorm_VERSION_ARCH.deb for Debian 12
 #   make check-deb  look at the package: lintian, contents, dependencies
 #   make check-vm   boot a Debian 12, install the package with apt, run, reload, upgrade, kill, purge (as root)
+#   make coverage   which lines the tests of make check run, by folder and file; ends with an error below 90 %; HTML in build/coverage/html/
 #   make lint       layout, clang-tidy, cppcheck, layers
 #   make bench      what requests cost, against yardsticks of the same run; BENCH_ARGS=... goes to tests/bench/relay.py (--only, --rounds)
 #   make fuzz       libFuzzer on each parser, FUZZ_SECONDS=60 each; new inputs stay in build/fuzz/
@@ -21,12 +22,13 @@
 VERSION  := 0.1.0
 SAN      ?=
 WERROR   ?=
+COVERAGE ?=
 CC       := $(if $(filter default,$(origin CC)),gcc,$(CC))
 empty    :=
 comma    := ,
 space    := $(empty) $(empty)
 ROOT     := build
-BUILD    := $(ROOT)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(filter-out gcc,$(notdir $(CC))),$(if $(SAN),-,/)$(notdir $(CC)))
+BUILD    := $(ROOT)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(filter-out gcc,$(notdir $(CC))),$(if $(SAN),-,/)$(notdir $(CC)))$(if $(COVERAGE),/coverage)
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 Q        := $(if $(V),,@)
 # Debian's own interpreter: another one earlier in PATH may lack venv.
@@ -41,6 +43,7 @@ PACKAGES_DEB   := debhelper lintian
 PACKAGES_VM    := debootstrap systemd-container
 PACKAGES_LINT  := clang clang-format clang-tidy cppcheck
 PACKAGES_FUZZ  := clang libclang-rt-14-dev
+PACKAGES_COVERAGE := gcovr
 PACKAGES_SAN   := $(if $(filter clang%,$(notdir $(CC))),clang libclang-rt-14-dev)
 
 # install_packages NAMES: only what dpkg does not know as installed, so that a second run needs no network.
@@ -58,12 +61,15 @@ endef
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wconversion \
             -Wno-sign-conversion $(if $(WERROR),-Werror)
 CSTD     := -std=gnu17 -D_GNU_SOURCE -I. -DSANDSTORM_VERSION='"$(VERSION)"'
-HARDEN   := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+HARDEN   := -fstack-protector-strong -fPIE $(if $(SAN)$(COVERAGE),,-D_FORTIFY_SOURCE=2)
 # DWARF 4: what the valgrind of Debian 12 can read from clang too.
-OPT      ?= -O2 -g -gdwarf-4
+OPT      ?= $(if $(COVERAGE),-O0,-O2) -g -gdwarf-4
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 CFLAGS_ALL  = $(CSTD) $(OPT) $(WARNINGS) $(HARDEN) $(SANFLAGS) $(CFLAGS)
-LDFLAGS_ALL = -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(LDFLAGS)
+LDFLAGS_ALL = -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(if $(COVERAGE),$(COVERAGE_LINK)) $(LDFLAGS)
+# Counters reach their files however a process ends: tests/coverage/dump.c.
+COVERAGE_DUMP = $(if $(COVERAGE),$(BUILD)/obj/tests/coverage/dump.o)
+COVERAGE_LINK = --coverage -Wl,--wrap=__gcov_dump,--wrap=_exit,--wrap=abort $(COVERAGE_DUMP)
 
 # What each folder may see: the layers of the house. common/ and master/ get libc and nothing else.
 PKGS_common   :=
@@ -94,9 +100,9 @@ FUZZERS := $(patsubst %,$(BUILD)/fuzz/%,$(FUZZ_TARGETS))
 REPLAYS := $(patsubst %,$(BUILD)/replay/%,$(FUZZ_TARGETS))
 PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
-         tests/bench/*.[ch] tests/fuzz/*.[ch]))
+         tests/bench/*.[ch] tests/fuzz/*.[ch] tests/coverage/*.c))
 
-.PHONY: all install uninstall deb check-deb check-vm check-sdk demo template check lint bench fuzz fuzzers replays venv clean deps-run deps-check deps-lint deps-template install-node install-program
+.PHONY: all install uninstall deb check-deb check-vm check-sdk demo template check coverage count lint bench fuzz fuzzers replays venv clean deps-run deps-check deps-lint deps-template install-node install-program
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -129,7 +135,7 @@ deps-lint:
 $(BUILD)/obj/%.o: %.c | $(ROOT)/.deps-build
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC $<")
-	$(Q)$(CC) $(CFLAGS_ALL) $(call pkg_cflags,$(firstword $(subst /, ,$<))) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS_ALL) $(call pkg_cflags,$(firstword $(subst /, ,$<))) $(if $(COVERAGE),--coverage) -MMD -MP -c -o $@ $<
 
 # The compiler does not tell what the assembler includes.
 $(BUILD)/obj/worker/embedded.o: $(wildcard worker/pages/*)
@@ -142,6 +148,8 @@ $(BUILD)/libmaster.a: $(call lib_objects,master)
 $(BUILD)/libworker.a: $(call lib_objects,worker)
 # The control channel's codec is the one thing sandboxd and its init share.
 $(BUILD)/libsandboxd.a: $(call lib_objects,sandboxd) $(BUILD)/obj/sandboxd/init/control.o
+
+$(PROGRAMS) $(UNITS) $(REPLAYS) $(BUILD)/layers-ok: | $(COVERAGE_DUMP)
 
 link = $(if $(V),,@echo "  LD $@")$(newline)$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(1)
 define newline
@@ -333,6 +341,20 @@ check: all venv template
 	$(Q)$(MAKE) --no-print-directory $(REPLAY_BUILD) replays
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))
 	$(Q)SANDSTORM_BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests --ignore=tests/package --ignore=tests/conformance -n auto $(PYTEST_ARGS)
+
+# --- coverage -----------------------------------------------------------------------------------
+# What make check runs, counted: gcc only, objects and counts in a folder of their own. Users other than the builder write counts too.
+# A test that fails does not keep the report from being made. Everything computes longer there: SANDSTORM_SLOW.
+coverage: export SANDSTORM_SLOW ?= 3
+coverage: $(ROOT)/.deps-build
+	$(call install_packages,$(PACKAGES_COVERAGE))
+	$(Q)test ! -d $(ROOT)/coverage || find $(ROOT)/coverage -name '*.gcda' -delete
+	$(Q)$(MAKE) --no-print-directory CC=gcc SAN= COVERAGE=1 count; tests=$$?; \
+	$(PYTHON) tests/coverage/report.py $(ROOT)/coverage && exit $$tests
+
+count: all
+	$(Q)find $(BUILD)/obj -type d -exec chmod 777 {} +
+	$(Q)$(MAKE) --no-print-directory check
 
 # --- check-sdk ----------------------------------------------------------------------------------
 # Clients we did not write. Each is installed from the lock file in its folder of tests/conformance/; what cannot be installed ends the target.
