@@ -175,7 +175,11 @@ $(BUILD)/sandbox-init: $(call sources,sandboxd/init) $(wildcard sandboxd/init/*.
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,unit) $(call pkg_libs,sandboxd)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(LINK_$(*F)) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(call pkg_libs,unit) $(call pkg_libs,sandboxd)
+
+# What asks for memory is asked of the test: tests/unit/failing_memory.h.
+MEMORY_CALLS := malloc calloc realloc reallocarray strdup strndup asprintf vasprintf __asprintf_chk __vasprintf_chk open_memstream
+$(foreach t,$(filter test_no_memory_%,$(notdir $(UNITS))),$(eval LINK_$(t) := $(MEMORY_CALLS:%=-Wl,--wrap=%)))
 
 # Test programs see what the program they test sees.
 $(BUILD)/obj/tests/%.o: tests/%.c | $(ROOT)/.deps-build

@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "worker/agent_env.h"
+#include "worker/memory_watch.h"
 #include "worker/utf8.h"
 
 #include <errno.h>
@@ -79,8 +80,10 @@ static void add_skill_file(struct agent_config *config, json_t *taken, const cha
 {
     char *path;
 
-    if (asprintf(&path, "%s/%s/%s", SKILLS_PATH, skill, relative) < 0)
-        log_panic("agent_config: no memory for a path");
+    if (asprintf(&path, "%s/%s/%s", SKILLS_PATH, skill, relative) < 0) {
+        memory_note_refusal();
+        return;
+    }
     config->paths[config->path_count++] = path;
     if (json_object_get(taken, path) == NULL)
         add_file(config, path, bytes, length);
@@ -129,8 +132,10 @@ static void add_request_files(struct agent_config *config, const struct agent_so
     {
         char *full;
 
-        if (asprintf(&full, "%s/%s", AGENT_HOME, path) < 0)
-            log_panic("agent_config: no memory for a path");
+        if (asprintf(&full, "%s/%s", AGENT_HOME, path) < 0) {
+            memory_note_refusal();
+            break;
+        }
         config->paths[config->path_count++] = full;
         if (strcmp(full, SETTINGS_PATH) != 0 &&
             !(config->vertex_key != NULL && strcmp(full, AGENT_VERTEX_KEY_PATH) == 0))
@@ -149,8 +154,10 @@ static json_t *taken_paths(const struct agent_sources *sources)
     {
         char *full;
 
-        if (asprintf(&full, "%s/%s", AGENT_HOME, path) < 0)
-            log_panic("agent_config: no memory for a path");
+        if (asprintf(&full, "%s/%s", AGENT_HOME, path) < 0) {
+            memory_note_refusal();
+            break;
+        }
         json_object_set(taken, full, content);
         free(full);
     }
@@ -222,6 +229,7 @@ bool agent_config_build(struct agent_config *config, const struct agent_sources 
 {
     size_t count = count_files(sources);
     bool has_skills = sources->project->template_skills;
+    unsigned long refusals = memory_refusals();
     const char *settings;
     json_t *taken;
 
@@ -236,6 +244,8 @@ bool agent_config_build(struct agent_config *config, const struct agent_sources 
     add_skills(config, sources, taken, &has_skills);
     json_decref(taken);
     add_request_files(config, sources);
+    if (memory_refusals() != refusals)
+        return false;
     settings = has_skills ? SETTINGS_TEXT_WITH_SKILLS : SETTINGS_TEXT;
     add_file(config, SETTINGS_PATH, settings, strlen(settings));
     if (config->vertex_key != NULL)
@@ -245,7 +255,7 @@ bool agent_config_build(struct agent_config *config, const struct agent_sources 
         return false;
     add_file(config, AGENT_CONFIG_PATH, (const char *)evbuffer_pullup(config->options, -1),
              evbuffer_get_length(config->options));
-    return true;
+    return memory_refusals() == refusals;
 }
 
 void agent_config_release(struct agent_config *config)

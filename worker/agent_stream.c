@@ -7,6 +7,7 @@
 #include "worker/byte_space.h"
 #include "worker/connect_rpc.h"
 #include "worker/e2b_call.h"
+#include "worker/memory_watch.h"
 #include "worker/output_event.h"
 #include "worker/timer.h"
 
@@ -401,7 +402,7 @@ static char *start_body(const char *command, size_t *length)
 {
     json_t *root =
         json_pack("{s:{s:s, s:[s,s,s]}, s:b}", "process", "cmd", "/bin/bash", "args", "-l", "-c", command, "stdin", 0);
-    char *text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
+    char *text = root != NULL ? json_dumps_whole(root, JSON_COMPACT) : NULL;
     size_t text_length = text != NULL ? strlen(text) : 0;
     char *body = text != NULL ? malloc(CONNECT_HEADER_BYTES + text_length) : NULL;
 

@@ -1,5 +1,7 @@
 #include "worker/coerce.h"
 
+#include "worker/memory_watch.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -278,8 +280,10 @@ static enum coerced to_double(struct json_text text, double *number)
     char *copy = malloc(text.length + 1);
     size_t used = 0;
 
-    if (copy == NULL)
+    if (copy == NULL) {
+        memory_note_refusal();
         return COERCE_NO_MEMORY;
+    }
     for (size_t i = 0; i < text.length; i++) {
         if (text.start[i] != '_')
             copy[used++] = text.start[i];

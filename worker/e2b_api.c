@@ -2,6 +2,7 @@
  * The control API of the sandbox service: where it is, and create (e2b.md 0.4, http-api.md 6.2 and 6.3).
  */
 #include "worker/e2b_call.h"
+#include "worker/memory_watch.h"
 
 #include "common/log.h"
 
@@ -237,7 +238,7 @@ static char *create_body(const struct e2b_create_request *request)
         json_pack("{s:s, s:I, s:O, s:{s:s, s:s}, s:b, s:b, s:b}", "templateID", request->template_id, "timeout",
                   (json_int_t)request->timeout_s, "envVars", request->env, "metadata", "request_id", request->run_id,
                   "sandstorm_instance", request->instance, "secure", 1, "allow_internet_access", 1, "autoPause", 0);
-    char *body = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
+    char *body = root != NULL ? json_dumps_whole(root, JSON_COMPACT) : NULL;
 
     json_decref(root);
     return body;

@@ -5,6 +5,7 @@
 #include "common/log_limit.h"
 #include "common/metrics.h"
 #include "worker/client.h"
+#include "worker/memory_watch.h"
 #include "worker/timer.h"
 
 #include <event2/buffer.h>
@@ -409,7 +410,7 @@ void event_stream_put_source(struct event_stream *stream, const struct event_sou
 
 void event_stream_put_json(struct event_stream *stream, json_t *event)
 {
-    char *text = event != NULL ? json_dumps(event, JSON_COMPACT) : NULL;
+    char *text = event != NULL ? json_dumps_whole(event, JSON_COMPACT) : NULL;
 
     if (text != NULL)
         event_stream_put_line(stream, text, strlen(text));

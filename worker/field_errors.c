@@ -1,6 +1,7 @@
 #include "worker/field_errors.h"
 
 #include "common/log.h"
+#include "worker/memory_watch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,8 +52,10 @@ void field_error_add_value(json_t *errors, struct field_place place, const char 
     static const char prefix[] = "Value error, ";
     char *message = malloc(sizeof prefix + length);
 
-    if (message == NULL)
+    if (message == NULL) {
+        memory_note_refusal();
         return;
+    }
     memcpy(message, prefix, sizeof prefix - 1);
     memcpy(message + sizeof prefix - 1, text, length);
     add(errors, place, "value_error", json_stringn(message, sizeof prefix - 1 + length), json_pack("{s:{}}", "error"));

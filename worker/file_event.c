@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "worker/agent_config.h"
+#include "worker/memory_watch.h"
 #include "worker/stderr_text.h"
 
 #include <errno.h>
@@ -34,7 +35,7 @@ static char *file_event_head(const char *path, size_t size)
                      json_lossy_string(full, strlen(full)), "size", (json_int_t)size);
     free(full);
     if (head != NULL)
-        text = json_dumps(head, JSON_COMPACT);
+        text = json_dumps_whole(head, JSON_COMPACT);
     json_decref(head);
     if (text != NULL)
         text[strlen(text) - 1] = '\0';

@@ -1,6 +1,6 @@
 #include "worker/json_text.h"
 
-#include "common/log.h"
+#include "worker/memory_watch.h"
 
 #include <limits.h>
 #include <stdint.h>
@@ -476,8 +476,11 @@ json_t *json_text_members(struct json_text object, json_t *(*read)(json_t *key, 
         json_t *key = json_text_string(key_text);
         json_t *value = key != NULL ? read(key, value_text, context) : NULL;
 
-        if (value != NULL && json_object_setn_new(members, json_string_value(key), json_string_length(key), value) < 0)
-            log_panic("json_text: no memory for a member");
+        if (key == NULL || (value != NULL && json_object_setn_new(members, json_string_value(key),
+                                                                  json_string_length(key), value) < 0)) {
+            json_decref(members);
+            members = NULL;
+        }
         json_decref(key);
     }
     return members;
@@ -544,8 +547,10 @@ static json_t *decode_string(const char *at, size_t length)
     size_t used = 0;
     json_t *string;
 
-    if (out == NULL)
+    if (out == NULL) {
+        memory_note_refusal();
         return NULL;
+    }
     while (at < end) {
         const char *behind = behind_plain(at, end);
 

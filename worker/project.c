@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "worker/coerce.h"
 #include "worker/json_text.h"
+#include "worker/memory_watch.h"
 #include "worker/trigger.h"
 #include "worker/utf8.h"
 
@@ -195,8 +196,10 @@ static void warn_of_runtime_field(struct taking *taking, const char *name)
 {
     char *field;
 
-    if (asprintf(&field, "runtime.%s", name) < 0)
+    if (asprintf(&field, "runtime.%s", name) < 0) {
+        memory_note_refusal();
         return;
+    }
     warn(taking, field, "is unknown, and ignored");
     free(field);
 }
@@ -215,9 +218,9 @@ static void take_runtime(struct taking *taking)
     while (json_text_next_member(&cursor, &key_text, &value)) {
         json_t *key = json_text_string(key_text);
 
-        if (strcmp(json_string_value(key), "provider") == 0)
+        if (key != NULL && strcmp(json_string_value(key), "provider") == 0)
             provider = value; /* the last wins */
-        else
+        else if (key != NULL)
             warn_of_runtime_field(taking, json_string_value(key));
         json_decref(key);
     }
@@ -325,7 +328,7 @@ static void find_values(struct json_text root, struct json_text values[static FI
 
         if (field < FIELD_COUNT)
             values[field] = value;
-        else
+        else if (key != NULL)
             faults->on_fault(faults->context, true, json_string_value(key), "is unknown, and ignored");
         json_decref(key);
     }
@@ -391,13 +394,15 @@ struct project *project_empty(void)
 struct project *project_parse(const char *text, size_t length, const struct project_faults *faults)
 {
     struct project *project = project_empty();
+    unsigned long refusals = memory_refusals();
     struct json_text root;
+    bool good = project != NULL && check_text(text, length, &root, faults) && take_fields(project, root, faults);
 
-    if (project == NULL) {
+    if (project == NULL || memory_refusals() != refusals) {
         faults->on_fault(faults->context, false, "", "cannot be taken for lack of memory");
-        return NULL;
+        good = false;
     }
-    if (check_text(text, length, &root, faults) && take_fields(project, root, faults))
+    if (good)
         return project;
     project_unref(project);
     return NULL;

@@ -2,6 +2,7 @@
 
 #include "worker/field_errors.h"
 #include "worker/json_text.h"
+#include "worker/memory_watch.h"
 #include "worker/request_files.h"
 #include "worker/utf8.h"
 
@@ -101,8 +102,8 @@ static void take_key(struct taking *taking)
     if (!valid) {
         snprintf(text, sizeof text, "%s contains invalid characters", taking->field->name);
         field_error_add_value(taking->errors, place_of(taking), text, strlen(text));
-    } else if (length > 0) {
-        *(char **)target(taking) = strdup(key);
+    } else if (length > 0 && (*(char **)target(taking) = strdup(key)) == NULL) {
+        memory_note_refusal();
     }
     json_decref(string);
 }
@@ -271,8 +272,10 @@ static void add_name_error(struct taking *taking, const char *name, size_t lengt
     char *text = malloc(size);
     size_t used;
 
-    if (text == NULL)
+    if (text == NULL) {
+        memory_note_refusal();
         return;
+    }
     used = (size_t)snprintf(text, size, "Invalid %s name '", noun);
     memcpy(text + used, name, shown); /* may hold NUL */
     used += shown;
@@ -467,6 +470,7 @@ enum query_result query_request_parse(const char *body, size_t length, struct qu
     static const char bom[] = "\xef\xbb\xbf";
     size_t skipped = length >= 3 && memcmp(body, bom, 3) == 0 ? 3 : 0;
     enum query_result result = QUERY_BAD_FIELDS;
+    unsigned long refusals = memory_refusals();
 
     *request = (struct query_request){.files = json_object(), .max_budget_usd = NO_BUDGET};
     *errors = json_array();
@@ -476,6 +480,8 @@ enum query_result query_request_parse(const char *body, size_t length, struct qu
         field_error_add(*errors, (struct field_place){.in = "body"}, "missing", "Field required", NULL);
     else
         result = parse_text(body + skipped, length - skipped, skipped, request, *errors);
+    if (memory_refusals() != refusals)
+        result = QUERY_NO_MEMORY;
     if (result == QUERY_BAD_FIELDS)
         return result;
     json_decref(*errors);

@@ -1,7 +1,7 @@
 #include "worker/request_files.h"
 
-#include "common/log.h"
 #include "worker/field_errors.h"
+#include "worker/memory_watch.h"
 #include "worker/utf8.h"
 
 #include <ctype.h>
@@ -68,8 +68,10 @@ static void add_path_error(json_t *errors, enum path_fault fault, const char *pa
     size_t prefix = strlen(texts[fault]);
     char *text = malloc(prefix + shown);
 
-    if (text == NULL)
+    if (text == NULL) {
+        memory_note_refusal();
         return;
+    }
     memcpy(text, texts[fault], prefix);
     memcpy(text + prefix, path, shown); /* may hold NUL */
     field_error_add_value(errors, place, text, prefix + shown);
@@ -124,8 +126,10 @@ static bool place_file(json_t *placed, const char *path, size_t length, json_t *
     char *normalised = malloc(length + 1);
     enum path_fault fault;
 
-    if (normalised == NULL)
-        log_panic("request_files: no memory for a path");
+    if (normalised == NULL) {
+        memory_note_refusal();
+        return false;
+    }
     fault = normalise(path, length, normalised);
     if (fault == PATH_OK)
         json_object_set(placed, normalised, content);

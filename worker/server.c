@@ -6,6 +6,7 @@
 #include "worker/client.h"
 #include "worker/cors.h"
 #include "worker/early_answer.h"
+#include "worker/memory_watch.h"
 #include "worker/number_text.h"
 #include "worker/reception.h"
 #include "worker/router.h"
@@ -305,7 +306,7 @@ void server_reply_buffer(struct exchange *exchange, const char *type, struct evb
 void server_reply_json(struct exchange *exchange, int status, json_t *body)
 {
     char *text = body != NULL
-                     ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(NUMBER_TEXT_DIGITS))
+                     ? json_dumps_whole(body, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(NUMBER_TEXT_DIGITS))
                      : NULL;
 
     json_decref(body);

@@ -1,6 +1,7 @@
 #include "worker/stderr_text.h"
 
 #include "worker/byte_space.h"
+#include "worker/memory_watch.h"
 #include "worker/utf8.h"
 
 #include <stdlib.h>
@@ -32,8 +33,10 @@ json_t *json_lossy_string(const char *bytes, size_t length)
     if (string != NULL)
         return string;
     repaired = malloc(length * (sizeof replacement - 1) + 1);
-    if (repaired == NULL)
+    if (repaired == NULL) {
+        memory_note_refusal();
         return NULL;
+    }
     for (size_t i = 0; i < length;) {
         size_t valid = utf8_sequence(bytes + i, length - i);
 

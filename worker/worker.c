@@ -6,6 +6,7 @@
 #include "worker/embedded.h"
 #include "worker/history.h"
 #include "worker/history_store.h"
+#include "worker/memory_watch.h"
 #include "worker/page.h"
 #include "worker/project_dir.h"
 #include "worker/recovery.h"
@@ -320,6 +321,7 @@ static bool set_up(struct worker *worker)
     const struct worker_context *context = worker->context;
     struct run_host *host = &worker->host;
 
+    memory_watch_start();
     event_set_fatal_callback(on_libevent_fatal);
     event_set_log_callback(on_libevent_log);
     srand48((long)getpid() ^ (long)monotonic_ms());
@@ -430,6 +432,7 @@ static bool say_ready(struct worker *worker)
 
 bool worker_check_project(const char *project_dir, const struct environment *environment, struct project_store *store)
 {
+    memory_watch_start();
     return project_dir_check(project_dir, environment, store);
 }
 

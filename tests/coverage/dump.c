@@ -1,5 +1,6 @@
-/* Linked into the programs of `make coverage` only: a process that ends by _exit() or abort() leaves its counts too, and whoever
- * comes first makes the file of the counts so that every other user can add to it. gcc sees to fork() and the exec calls itself.
+/* Linked into the programs of `make coverage` only: a process that ends by _exit() or abort() leaves its counts too,
+ * and whoever comes first makes the file of the counts so that every other user can add to it. gcc sees to fork() and
+ * the exec calls itself.
  *
  * What a signal ends leaves nothing; tests that kill count for nothing but what others do after it. */
 #include <stdlib.h>
