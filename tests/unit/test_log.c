@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -112,11 +113,20 @@ static void test_a_file_gets_the_lines_and_stderr_only_errors(void **state)
     assert_int_equal(status.st_mode & 07777, 0640);
 }
 
+static const char *longer_than_a_path(void)
+{
+    static char text[PATH_MAX + 2] = "/";
+
+    memset(text + 1, 'x', sizeof text - 2);
+    return text;
+}
+
 static void test_a_file_that_cannot_be_opened_changes_nothing(void **state)
 {
     (void)state;
     assert_false(log_use_file("/nonexistent/log"));
     assert_int_equal(count_lines(errors, "setting log_file: /nonexistent/log: No such file or directory"), 1);
+    assert_false(log_use_file(longer_than_a_path()));
     assert_true(log_use_file(path));
     assert_false(log_use_file(directory));
     log_info("still here");

@@ -23,6 +23,16 @@ static void write_config(const char *text)
     write_text(config_path, text);
 }
 
+static void append_config(char c, int count)
+{
+    FILE *out = fopen(config_path, "a");
+
+    assert_non_null(out);
+    while (count-- > 0)
+        putc(c, out);
+    fclose(out);
+}
+
 /* Loads with the given words, which end with NULL. */
 static struct settings_load *load_words(const struct settings_load *in_use, char *const words[])
 {
@@ -236,6 +246,18 @@ static void test_units_and_spellings(void **state)
     settings_load_free(load);
 }
 
+static void test_a_value_of_the_file_may_stand_in_quotes(void **state)
+{
+    struct settings_load *load;
+
+    (void)state;
+    write_config("instance = \"in-quotes\"\n  timeout=10 m\n bind = 127.0.0.1:1 , [::1]:2 \n");
+    load = LOAD("--config", config_path);
+    assert_string_equal(values_of(load)->instance, "in-quotes");
+    assert_int_equal(values_of(load)->timeout_ms, 600000);
+    settings_load_free(load);
+}
+
 static void test_workers_default_to_web_concurrency_or_twice_the_cores(void **state)
 {
     struct settings_load *load = LOAD();
@@ -282,6 +304,9 @@ static void test_the_models_endpoint_is_what_sandboxes_may_reach(void **state)
         {"http://127.0.0.1:8080/v1", "127.0.0.1:8080"},
         {"https://proxy.example", "proxy.example:443"},
         {"http://[::1]", "[::1]:80"},
+        {"no URL", "api.anthropic.com:443"},
+        {"https://", "api.anthropic.com:443"},
+        {"https://user@proxy.example", "api.anthropic.com:443"}, /* not taken apart any further */
     };
 
     (void)state;
@@ -325,6 +350,13 @@ static void test_errors_name_their_source(void **state)
     snprintf(wanted, sizeof wanted, "%s:1: unknown setting \"w?[2Jo\"\n%s:2: instance: \"?\" is not", config_path,
              config_path);
     expect_error(LOAD("--config", config_path), wanted, false);
+    expect_error(LOAD("--project-dir", "/nonexistent/x"), "project_dir: /nonexistent/x: No such file or directory",
+                 false);
+    write_config("bind = ");
+    append_config('x', 5000);
+    expect_error(LOAD("--config", config_path), ":1: line is longer than", false);
+    expect_error(LOAD("--config", "/"), "cannot read /: Is a directory", false);
+    expect_error(LOAD("--body-limit", "99999999999999GiB"), "is too large", true);
     expect_error(LOAD("--config", "/nonexistent/x"), "cannot read /nonexistent/x: No such file or directory", false);
     expect_error(LOAD("--wokers", "3"), "unknown option: --wokers", true);
     expect_error(LOAD("--workers"), "option needs a value: --workers", true);
@@ -425,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_an_unreadable_dotenv_leaves_the_values_in_use),
         cmocka_unit_test(test_keys_come_from_the_environment_and_are_long),
         cmocka_unit_test(test_units_and_spellings),
+        cmocka_unit_test(test_a_value_of_the_file_may_stand_in_quotes),
         cmocka_unit_test(test_workers_default_to_web_concurrency_or_twice_the_cores),
         cmocka_unit_test(test_a_list_named_twice_in_one_source_grows_and_a_stronger_source_replaces_it),
         cmocka_unit_test(test_the_models_endpoint_is_what_sandboxes_may_reach),

@@ -119,8 +119,8 @@ static void test_of_a_repeated_key_the_last_wins(void **state)
 
 static void test_strings_are_decoded(void **state)
 {
-    json_t *string = json_text_string(check("\"a\\n\\t\\\\\\u00e4\\u20ac\\ud83d\\ude00\\u0000z\""));
-    static const char wanted[] = "a\n\t\\\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\0z";
+    json_t *string = json_text_string(check("\"\\b\\f\\r\\/\\\"a\\n\\t\\\\\\u00e4\\u20ac\\ud83d\\ude00\\u0000z\""));
+    static const char wanted[] = "\b\f\r/\"a\n\t\\\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\0z";
 
     (void)state;
     assert_int_equal(json_string_length(string), sizeof wanted - 1);
