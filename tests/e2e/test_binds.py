@@ -117,6 +117,7 @@ def test_a_socket_that_another_server_took_over_is_not_removed(start_server, tmp
         (["--bind", "unix:relative"], "expected unix:/path"),
         (["--bind", "unix:/" + "x" * 108], "too long for a socket"),
         (["--bind", "127.0.0.1:1;http2"], "the only option is ;proxy_protocol"),
+        (["--bind", "h" * 260 + ":80"], "the host is too long"),
         (["--unix-mode", "0888"], "setting unix_mode"),
         (["--unix-mode", "01777"], "setting unix_mode"),
         (["--unix-owner", "nobody-of-this-name"], "setting unix_owner"),
