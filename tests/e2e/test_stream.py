@@ -148,6 +148,15 @@ async def test_an_unterminated_rest_of_stderr_comes_before_the_end(server, clien
     assert answer.error_code == "agent_exit"
 
 
+async def test_an_unterminated_rest_of_stderr_does_not_wait_for_more(double, server, client):
+    async with open_query(client, server, script(events=1, stderr=[[1, "password: "]], hold="answer", hold_after=1)) as stream:
+        while (event := json.loads(await stream.next()))["type"] != "stderr":
+            assert event["type"] in ("system", "assistant")
+        assert event["data"] == "password:"
+        double.release("answer")
+        (await stream.rest()).check_complete(1)
+
+
 async def test_blank_stderr_gives_no_event(server, client):
     answer = await query(client, server, script(stderr=[[0, " \n\n\t\n"]]))
     assert not answer.of_type("stderr")

@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 from harness import procfs
-from harness.authority import Authority
+from harness.authority import Authority, openssl
 from harness.client import body_of, new_client, open_query, query, query_bytes, script, status_of
 from harness.open_streams import OpenStreams
 from harness.server import memory_slack_kib, run_program, seconds_since
@@ -247,6 +247,13 @@ BROKEN = {
     "a directory": (lambda cert, key: (cert.unlink(), cert.mkdir()), "tls_cert: .*cert.pem: not a regular file"),
     "no PEM": (lambda cert, key: cert.write_text("hello"), "tls_cert: no certificate in PEM"),
     "no key in PEM": (lambda cert, key: key.write_text("hello"), "tls_key: no private key in PEM"),
+    "a key with a passphrase": (
+        lambda cert, key: (
+            openssl("pkey", "-in", key, "-aes128", "-passout", "pass:x", "-out", key.with_suffix(".locked")),
+            key.with_suffix(".locked").replace(key),
+        ),
+        "tls_key: no private key in PEM",
+    ),
     "a broken chain": (
         lambda cert, key: cert.write_text(cert.read_text() + cert.read_text()[:200]),
         "tls_cert: its chain cannot be read",
@@ -300,6 +307,15 @@ def test_a_certificate_out_of_date_is_warned_of(authority):
     done = run_program("--check", "--tls-cert", str(certificate), "--tls-key", str(key))
     assert done.returncode == 0
     assert "tls_cert: the certificate has expired" in done.stderr
+
+
+def test_the_whole_chain_of_the_file_is_sent(start_server, authority, tmp_path):
+    middle = authority.issue("middle", extension="basicConstraints=critical,CA:TRUE")
+    certificate, key = authority.issue("below", by=middle)
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(certificate.read_bytes() + middle[0].read_bytes())
+    server = start_server("--tls-cert", chain, "--tls-key", key, tls=authority.client)  # who trusts the root only
+    assert subject(server, authority) == "below"
 
 
 def test_key_and_certificate_may_be_one_file(start_server, authority, tmp_path):

@@ -35,20 +35,23 @@ class Authority:
         """A new key, and a request or certificate for it."""
         openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, *args)
 
-    def issue(self, name: str, days: int = 1, subject: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-        """A certificate with this common name for 127.0.0.1 or another subject, and its key."""
+    def issue(
+        self, name: str, days: int = 1, extension: str = "subjectAltName=IP:127.0.0.1", by: tuple[Path, Path] | None = None
+    ) -> tuple[Path, Path]:
+        """A certificate for 127.0.0.1 with this common name, and its key. by: certificate and key of another issuer."""
+        issuer, issuer_key = by or (self.certificate, self.key)
         certificate, key, request = (self.folder / f"{name}.{kind}" for kind in ("pem", "key", "csr"))
-        extension = self.folder / f"{name}.ext"
-        extension.write_text(f"subjectAltName={subject}\n")
+        extensions = self.folder / f"{name}.ext"
+        extensions.write_text(f"{extension}\n")
         self._request(key, "-subj", f"/CN={name}", "-out", request)
-        openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial",
-                "-days", str(days), "-extfile", extension, "-out", certificate)  # fmt: skip
+        openssl("x509", "-req", "-in", request, "-CA", issuer, "-CAkey", issuer_key, "-CAcreateserial",
+                "-days", str(days), "-extfile", extensions, "-out", certificate)  # fmt: skip
         return certificate, key
 
     def server(self, name: str, subject: str = "IP:127.0.0.1") -> ssl.SSLContext:
         """A server with a certificate of this CA."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*self.issue(name, subject=subject))
+        context.load_cert_chain(*self.issue(name, extension=f"subjectAltName={subject}"))
         return context
 
     @cached_property
