@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MINUTE_MS LOG_LIMIT_PERIOD_MS
@@ -161,6 +162,22 @@ static void test_a_renamed_file_is_opened_again(void **state)
     assert_int_equal(count_lines(moved, "one\n") + count_lines(moved, "two\n"), 2);
     assert_int_equal(count_lines(path, "\n"), 1);
     assert_int_equal(count_lines(path, "three\n"), 1);
+}
+
+static void test_a_file_that_cannot_be_opened_again_stays_open(void **state)
+{
+    char aside[sizeof directory + 8];
+
+    (void)state;
+    assert_true(log_use_file(path));
+    snprintf(aside, sizeof aside, "%s.aside", directory);
+    assert_int_equal(rename(directory, aside), 0);
+    log_reopen();
+    log_info("still here");
+    assert_int_equal(rename(aside, directory), 0);
+    assert_int_equal(count_lines(path, "cannot open "), 1);
+    assert_int_equal(count_lines(path, "log again: No such file or directory\n"), 1);
+    assert_int_equal(count_lines(path, "still here\n"), 1);
 }
 
 static void test_stderr_that_is_appended_to_a_file_is_opened_again(void **state)
@@ -380,10 +397,57 @@ static void test_outside_text_is_cut_between_characters(void **state)
     assert_int_equal(strlen(log_clean(text, sizeof text, clean)), LOG_CLEAN_MAX_BYTES + 3);
 }
 
+/* --- what is said ---------------------------------------------------------------------------------------- */
+
+static void test_a_panic_is_told_and_leaves_a_core(void **state)
+{
+    pid_t child = fork();
+    int status;
+
+    (void)state;
+    if (child == 0) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0});
+        log_panic("no state %d", 7);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGABRT);
+    assert_int_equal(count_lines(errors, "] panic: no state 7\n"), 1);
+}
+
+static void test_the_names_of_levels(void **state)
+{
+    enum log_level level = LOG_LEVEL_INFO;
+
+    (void)state;
+    assert_true(log_level_parse("debug", &level));
+    assert_int_equal(level, LOG_LEVEL_DEBUG);
+    assert_false(log_level_parse("panic", &level)); /* not to be chosen */
+    assert_false(log_level_parse("", &level));
+    assert_int_equal(level, LOG_LEVEL_DEBUG);
+}
+
+static void test_text_of_others_is_cut_and_cannot_move_the_cursor(void **state)
+{
+    char out[LOG_CLEAN_BUFFER], much[LOG_CLEAN_BUFFER];
+    size_t length;
+
+    (void)state;
+    assert_string_equal(log_clean("a\n\x1b[2J\x7f", 7, out), "a\\x0a\\x1b[2J\\x7f");
+    memset(much, '\r', sizeof much);
+    length = strlen(log_clean(much, sizeof much, out));
+    assert_in_range(length, 4, sizeof out - 1);
+    assert_string_equal(out + length - 7, "\\x0d...");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_lines_go_to_stderr_with_time_program_and_pid),
+        TEST(test_a_file_that_cannot_be_opened_again_stays_open),
+        TEST(test_a_panic_is_told_and_leaves_a_core),
+        TEST(test_the_names_of_levels),
+        TEST(test_text_of_others_is_cut_and_cannot_move_the_cursor),
         TEST(test_a_file_gets_the_lines_and_stderr_only_errors),
         TEST(test_a_file_that_cannot_be_opened_changes_nothing),
         TEST(test_a_check_tells_what_an_open_would),

@@ -4,6 +4,7 @@
 #include "tests/unit/unit.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -150,11 +151,28 @@ static void test_it_is_mapped_again_only_by_the_same_program(void **state)
     close(fd);
 }
 
+static void test_a_file_that_is_none_is_not_mapped(void **state)
+{
+    int fd = memfd_create("short", MFD_CLOEXEC);
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, 10), 0);
+    assert_null(scoreboard_map(fd, true));
+    assert_int_equal(errno, EPROTO);
+    assert_int_equal(ftruncate(fd, sizeof(struct scoreboard)), 0);
+    assert_null(scoreboard_map(fd, true));
+    assert_int_equal(errno, EPROTO);
+    close(fd);
+    assert_null(scoreboard_map(fd, true));
+    assert_int_equal(errno, EBADF);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_dead_worker_is_known_by_its_serial),
         cmocka_unit_test(test_it_is_mapped_again_only_by_the_same_program),
+        cmocka_unit_test(test_a_file_that_is_none_is_not_mapped),
         cmocka_unit_test(test_admission_is_exact_over_processes_and_release_gives_back),
         cmocka_unit_test(test_an_ended_run_makes_room_and_is_counted),
         cmocka_unit_test(test_failed_deletions_are_summed_without_those_of_the_dead),
