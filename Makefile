@@ -352,7 +352,7 @@ check: all venv template
 coverage: export SANDSTORM_SLOW ?= 3
 coverage: $(ROOT)/.deps-build
 	$(call install_packages,$(PACKAGES_COVERAGE))
-	$(Q)test ! -d $(ROOT)/coverage || find $(ROOT)/coverage -name '*.gcda' -delete
+	$(Q)rm -rf $(ROOT)/coverage
 	$(Q)$(MAKE) --no-print-directory CC=gcc SAN= COVERAGE=1 count; tests=$$?; \
 	$(PYTHON) tests/coverage/report.py $(ROOT)/coverage && exit $$tests
 

@@ -110,6 +110,7 @@ static void test_what_is_not_understood_is_refused(void **state)
         "sandstorm-handover 3\nend\n",
         "sandstorm-handover 2\n",
         "sandstorm-handover 2\nauth 1\n",
+        "sandstorm-handover 2\nauth 1",
         "sandstorm-handover 2\nwurst 1\nend\n",
         "sandstorm-handover 2\nauth\nend\n",
         "sandstorm-handover 2\nworker 1 2 3\nend\n",
@@ -125,6 +126,16 @@ static void test_what_is_not_understood_is_refused(void **state)
     handover_free(good);
     for (size_t i = 0; i < COUNT(texts); i++)
         assert_null(read_back(text_fd(texts[i])));
+}
+
+static void test_what_cannot_be_one_is_not_read(void **state)
+{
+    int fd = memfd_create("text", MFD_CLOEXEC);
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, 64 << 20), 0);
+    assert_null(read_back(fd));
+    assert_null(handover_read(fd)); /* closed by now */
 }
 
 static void test_descriptors_are_kept_over_an_exec_or_not(void **state)
@@ -248,6 +259,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_written_is_read),
         cmocka_unit_test(test_what_is_not_understood_is_refused),
+        cmocka_unit_test(test_what_cannot_be_one_is_not_read),
         cmocka_unit_test(test_descriptors_are_kept_over_an_exec_or_not),
         cmocka_unit_test(test_a_handover_is_offered_once),
         cmocka_unit_test(test_an_unseen_worker_is_left_alone_with_its_sandboxes),

@@ -148,6 +148,27 @@ static void test_another_s_file_is_not_removed(void **state)
     unlink(path);
 }
 
+/* The server goes on without: it was checked before. */
+static void test_where_it_cannot_be_written_there_is_none(void **state)
+{
+    struct pid_file file = PID_FILE_NONE;
+    char fresh[sizeof path + 4];
+
+    (void)state;
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    pid_file_write(&file, path);
+    assert_null(file.path);
+    assert_int_equal(file.fd, -1);
+    assert_int_equal(access(fresh, F_OK), -1);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(symlink("/etc/passwd", fresh), 0); /* is not followed */
+    pid_file_write(&file, path);
+    assert_null(file.path);
+    assert_int_equal(access(path, F_OK), -1);
+    unlink(fresh);
+}
+
 static void test_an_adopted_one_is_removed_too(void **state)
 {
     struct pid_file before = PID_FILE_NONE, after = PID_FILE_NONE;
@@ -186,6 +207,7 @@ int main(void)
         cmocka_unit_test(test_a_number_without_a_lock_is_a_leftover),
         cmocka_unit_test(test_what_is_no_pid_file_is_left_alone),
         cmocka_unit_test(test_another_s_file_is_not_removed),
+        cmocka_unit_test(test_where_it_cannot_be_written_there_is_none),
         cmocka_unit_test(test_an_adopted_one_is_removed_too),
     };
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -275,6 +276,50 @@ static void test_only_a_name_is_taken_as_one(void **state)
     }
 }
 
+static void test_a_name_that_cannot_be_kept_is_a_name_all_the_same(void **state)
+{
+    char *first, *second;
+
+    (void)state;
+    assert_true(state_dir_open(&dir, path));
+    assert_int_equal(mkdir(in_state("instance.new"), 0700), 0);
+    first = state_dir_instance(&dir);
+    assert_int_equal(strlen(first), 16);
+    assert_int_equal(access(in_state("instance"), F_OK), -1);
+    assert_int_equal(rmdir(in_state("instance.new")), 0);
+    assert_int_equal(mkdir(in_state("instance"), 0700), 0);
+    second = state_dir_instance(&dir);
+    assert_string_not_equal(first, second);
+    assert_int_equal(access(in_state("instance.new"), F_OK), -1); /* nothing half written is left */
+    assert_int_equal(rmdir(in_state("instance")), 0);
+    free(first);
+    free(second);
+}
+
+static void test_a_check_tells_what_an_open_would_do_without(void **state)
+{
+    int kept = dup(STDERR_FILENO), told = memfd_create("told", MFD_CLOEXEC);
+    char text[4096];
+    ssize_t length;
+
+    (void)state;
+    write_file(path, "", 0600);
+    dup2(told, STDERR_FILENO);
+    state_dir_check(path);
+    state_dir_check(in_state("below-a-file"));
+    state_dir_check("/tmp");
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    length = pread(told, text, sizeof text - 1, 0);
+    close(told);
+    assert_true(length > 0);
+    text[length] = '\0';
+    assert_non_null(strstr(text, ": Not a directory: no history of runs would be kept\n"));
+    assert_non_null(strstr(text, "below-a-file: Not a directory: "));
+    assert_non_null(strstr(text, "setting state_dir: /tmp: "));
+    unlink(path);
+}
+
 static void test_a_check_changes_nothing(void **state)
 {
     (void)state;
@@ -301,6 +346,8 @@ int main(void)
         FRESH(test_a_child_neither_has_the_lock_nor_ends_it),
         FRESH(test_the_name_is_made_once),
         FRESH(test_only_a_name_is_taken_as_one),
+        FRESH(test_a_name_that_cannot_be_kept_is_a_name_all_the_same),
+        FRESH(test_a_check_tells_what_an_open_would_do_without),
         FRESH(test_a_check_changes_nothing),
     };
 

@@ -156,10 +156,28 @@ static void test_it_reads_all_pages(void **state)
     assert_int_equal(stray_search_in_flight(world.search), 0);
 }
 
+static void test_a_list_without_an_end_is_not_followed_for_ever(void **state)
+{
+    int sent = 0;
+
+    (void)state;
+    look_for_run1(NULL);
+    world.next_token = "more";
+    while (http.sent > sent) {
+        sent = http.sent;
+        listed(200, "[" SANDBOX("other", "run2", "here") "]");
+    }
+    assert_int_equal(sent, 1000);
+    assert_wait(fire_shortest_timer(world.base), 5000, 5000); /* it is looked at again, as after any failure */
+    assert_int_equal(http.sent, 1001);
+    assert_string_equal(world.killed, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_it_reads_all_pages, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_list_without_an_end_is_not_followed_for_ever, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_being_deleted_is_found_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_it_looks_at_once_after_5_and_after_75_seconds, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_it_deletes_what_is_this_runs_and_nothing_else, set_up, tear_down),
