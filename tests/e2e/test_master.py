@@ -28,6 +28,8 @@ REPLACED_SECONDS = 1.0 * SLOW
 # With four workers.
 READY_SECONDS = 0.1 * SLOW
 MASTER_KIB = 2048
+# Longer than a master that is awake is ever away from its loop: the time that passes is what is tested.
+ASLEEP_SECONDS = 6
 
 
 async def reload(server) -> set[int]:
@@ -296,6 +298,23 @@ async def test_a_hung_worker_is_replaced(start_server, client):
     (await query(client, server, script())).check_complete(3)
 
 
+async def test_a_machine_that_slept_is_no_reason_to_replace_workers(start_server, client):
+    server = start_server("--worker-timeout", "2s")
+    workers = server.workers()
+    for pid in (server.pid, *workers):
+        server.signal(signal.SIGSTOP, pid)
+    await asyncio.sleep(ASLEEP_SECONDS)
+    server.signal(signal.SIGCONT)  # the first to wake up sees that nobody gave a sign of life
+    server.signal(signal.SIGTTIN)
+    await asyncio.to_thread(server.wait_log, "3 workers wanted")
+    for pid in workers:
+        server.signal(signal.SIGCONT, pid)
+    (await query(client, server, script())).check_complete(3)
+    await eventually_async(lambda: len(server.workers()) == 3, 10, "the third worker")
+    assert workers < server.workers()
+    assert "is silent" not in server.stderr
+
+
 async def test_a_killed_master_takes_its_workers_and_sandboxes_along(double, server, client):
     workers = server.workers()
     async with OpenStreams(double, server, client, 6) as held:
@@ -375,6 +394,16 @@ async def test_the_service_manager_hears_of_workers_runs_and_upgrades(double, st
             server.signal(signal.SIGUSR2)
             assert "MONOTONIC_USEC=" in await asyncio.to_thread(hear, told, "RELOADING=1")
             assert "STATUS=2 workers, 3 runs" in await asyncio.to_thread(hear, told, f"READY=1\nMAINPID={server.pid}\n")
+
+
+async def test_a_service_manager_that_watches_hears_twice_per_interval(start_server, tmp_path):
+    with service_manager(tmp_path) as (told, env):
+        start_server(env=env | {"WATCHDOG_USEC": "1000000"})
+        hear(told, "READY=1")
+        for _ in range(3):
+            begin = time.monotonic()
+            assert await asyncio.to_thread(hear, told, "WATCHDOG=1") == "WATCHDOG=1"
+            assert seconds_since(begin) < 1 * SLOW, "it would have been killed"
 
 
 async def test_the_master_is_small(start_server):
