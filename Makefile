@@ -11,6 +11,7 @@
 #   make coverage   which lines the tests of make check run, by folder and file; ends with an error below 90 %; HTML in build/coverage/html/
 #   make lint       layout, clang-tidy, cppcheck, layers
 #   make bench      what requests cost, against yardsticks of the same run; BENCH_ARGS=... goes to tests/bench/relay.py (--only, --rounds)
+#   make soak       random runs for SOAK_MINUTES=30 while workers die, reload and are upgraded; SOAK_ARGS='--seed 7 --clients 30'
 #   make fuzz       libFuzzer on each parser, FUZZ_SECONDS=60 each; new inputs stay in build/fuzz/
 #   make clean      remove build/
 #
@@ -102,7 +103,7 @@ PROGRAMS := $(addprefix $(BUILD)/,sandstorm sandboxd sandbox-init ds)
 ALL_C := $(sort $(wildcard common/*.[ch] master/*.[ch] worker/*.[ch] sandboxd/*.[ch] sandboxd/init/*.[ch] cli/*.[ch] tests/unit/*.[ch] \
          tests/bench/*.[ch] tests/fuzz/*.[ch] tests/coverage/*.c))
 
-.PHONY: all install uninstall deb check-deb check-vm check-sdk demo template check coverage count lint bench fuzz fuzzers replays venv clean deps-run deps-check deps-lint deps-template install-node install-program
+.PHONY: all install uninstall deb check-deb check-vm check-sdk demo template check coverage count lint bench soak fuzz fuzzers replays venv clean deps-run deps-check deps-lint deps-template install-node install-program
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -394,6 +395,14 @@ bench: all deps-run
 	$(Q)$(MAKE) --no-print-directory $(BENCHES) $(BENCH_TOOLS)
 	$(Q)for bench in $(BENCHES); do $$bench || exit 1; done
 	$(Q)$(PYTHON) tests/bench/relay.py --build $(BUILD) $(BENCH_ARGS)
+
+# --- soak ---------------------------------------------------------------------------------------
+# SOAK_ARGS: of tests/soak/soak.py. The server's log stays in build/soak.
+SOAK_MINUTES ?= 30
+
+soak: all venv
+	$(Q)SANDSTORM_BUILD=$(BUILD) PYTHONPATH=tests:tests/fake:tests/e2e $(VENV)/bin/python tests/soak/soak.py \
+		--minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
 # --- fuzz ---------------------------------------------------------------------------------------
 # Built by clang with the sanitizers and libFuzzer's coverage, beside the other builds. FUZZ_TARGETS=... names some.

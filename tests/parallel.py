@@ -19,6 +19,8 @@ GROUP_MAX = 16
 # left for the end, and not all of them compute at once.
 COMPUTES = "unit/"
 WAITING_PER_COMPUTING = 20
+# Minutes: it begins first, and whatever else there is runs beside it.
+LONGEST = "soak/"
 
 
 def shares_something(item: pytest.Item) -> bool:
@@ -46,9 +48,9 @@ def unit_names(items: list[pytest.Item]) -> dict[str, str]:
 
 def in_turn(ids: list[str]) -> list[str]:
     """The order in which tests are dealt."""
+    dealt = [nodeid for nodeid in ids if nodeid.startswith(LONGEST)]
     computing = [nodeid for nodeid in ids if nodeid.startswith(COMPUTES)]
-    waiting = [nodeid for nodeid in ids if not nodeid.startswith(COMPUTES)]
-    dealt = []
+    waiting = [nodeid for nodeid in ids if not nodeid.startswith((COMPUTES, LONGEST))]
     for nodeid in computing:
         dealt += [nodeid, *waiting[:WAITING_PER_COMPUTING]]
         del waiting[:WAITING_PER_COMPUTING]

@@ -136,6 +136,15 @@ class Ledger:
             self.accepted |= set(run_ids)
             self.changed.notify_all()
 
+    def forget_ended(self) -> None:
+        """Drops the requests so far and the sandboxes that are gone: a test that runs for long has looked at them."""
+        with self.changed:
+            self.entries = []
+            self.sandboxes = {name: sandbox for name, sandbox in self.sandboxes.items() if sandbox.deleted_at is None}
+            for counted in (self.progress, self.streamed, self.began):
+                counted.clear()
+            self.changed.notify_all()
+
     # --- read by tests ---
 
     def wait(self, predicate: Callable[["Ledger"], object], seconds: float, what: str = "the ledger") -> object:

@@ -68,6 +68,18 @@ def sockets_to(port: int) -> set[str]:
     return found
 
 
+def client_ports(port: int, pid: int) -> set[int]:
+    """Ports of this machine's clients whose connection to a port of this machine a process holds."""
+    held = set(descriptors(pid).values())
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        local, remote = (int(address.rpartition(":")[2], 16) for address in fields[1:3])
+        if local == port and f"socket:[{fields[9]}]" in held:
+            found.add(remote)
+    return found
+
+
 def unread_bytes(port: int, client_port: int) -> int:
     """What came to a port of this machine from a client of this machine and was not read yet."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -93,6 +105,14 @@ def private_kib(pid: int, kinds: tuple[str, ...] = ("Private_Clean:", "Private_D
 def own_kib(pid: int) -> int:
     """Memory that a process has written to: the same whichever other programs use the same libraries."""
     return private_kib(pid, ("Private_Dirty:",))
+
+
+def anonymous_kib(pid: int) -> int:
+    """Memory of a process that is no file's: the same whether relatives that share it since a fork live or not."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1])
+    raise AssertionError("the kernel does not tell of anonymous memory")
 
 
 def socket_owner(local_port: int, pids: set[int]) -> int | None:

@@ -33,10 +33,10 @@ def wait_ready_or_destroy(server: Server, workers: int | None) -> None:
 
 
 @contextmanager
-def running_servers(double: ThreadedDouble, folder: Path):
+def running_servers(double: ThreadedDouble, folder: Path, show_logs: bool = True):
     """Starts servers against the double: start("--ping-interval", "1", env={…}, workers=4). In env None unsets.
 
-    tls: the context of a client, when the settings make it an HTTPS server.
+    tls: the context of a client, when the settings make it an HTTPS server. show_logs: prints the end of each at the end.
 
     At the end each must give back descriptors, sandboxes, processes and files, and exit 0 on TERM.
     """
@@ -68,5 +68,6 @@ def running_servers(double: ThreadedDouble, folder: Path):
             leaks.check_log(server)
     finally:
         for server in started:
-            print(f"--- log of {server.pid}\n{server.stderr[-LOG_SHOWN_BYTES:]}")  # pytest shows it when a check failed
+            if show_logs:
+                print(f"--- log of {server.pid}\n{server.stderr[-LOG_SHOWN_BYTES:]}")  # pytest shows it when a check failed
             server.destroy()
