@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fault_table import ROWS, STREAM, cells, fault_of
 
 STALL_MIB = 8  # more than the sockets between an agent and its client hold
-HANG_TIMEOUT_SECONDS = 6  # of runs whose sandbox falls silent
+HANG_TIMEOUT_SECONDS = 5  # of runs whose sandbox falls silent
 COMPLETE = "complete"  # an end without an error event of the server's
 
 
@@ -75,7 +75,7 @@ class Shape:
 
 SHAPES = {
     "short": Shape(6, {"events": (1, 8), "interval_ms": (5, 60), "bytes": (0, 400)}),
-    "long": Shape(3, {"events": (8, 20), "interval_ms": (200, 500), "bytes": (0, 400)}),
+    "long": Shape(3, {"events": (8, 16), "interval_ms": (200, 400), "bytes": (0, 400)}),
     "burst": Shape(2, {"events": (50, 200), "bytes": (0, 2000), "pack": (1, 8), "batch": (1, 4)}),
     "pieces": Shape(1, {"events": (5, 20), "bytes": (100, 1000), "split": (7, 500)}),
     "slow reader": Shape(1, {"events": (200, 500), "bytes": (2000, 4000)}, read_pause_s=0.1),
@@ -120,16 +120,19 @@ def stage_cells(stage: str) -> list[str]:
 CELLS = {stage: stage_cells(stage) for stage in STAGES}
 
 
-def draw_fault(rng: random.Random, marker: str, events: int) -> FaultChoice:
+def draw_fault(rng: random.Random, marker: str, script: dict) -> FaultChoice:
     """A failure at a stage of the run, once or for ever."""
     stage = rng.choice(STAGES)
     name = rng.choice(CELLS[stage])
     if stage == "stream":
         broken = STREAM[name]
-        rule = {"stage": stage, "action": broken.action, "after": rng.randint(0, events), "marker": marker, **broken.options}
-        # A reset takes what was on its way with it: the end of the process, too.
-        ends = {broken.code, "sandbox_lost"} if broken.action == "end_reset" else {broken.code}
-        return FaultChoice(rule, *hung(broken.action, frozenset(ends)))
+        rule = {"stage": stage, "action": broken.action, "after": rng.randint(0, script["events"]), "marker": marker}
+        ends = {broken.code}
+        if broken.action == "end_reset":  # which takes what was on its way with it: the end of the process, too
+            ends.add("sandbox_lost")
+        if script.keys() & {"pack", "split"}:  # several lines at once: the last may be out before the fault, and decides
+            ends.add(COMPLETE)
+        return FaultChoice(rule | broken.options, *hung(broken.action, frozenset(ends)))
     times = 1 if stage == "kill" else rng.choice([1, None])
     rule = fault_of(ROWS[name], stage, times) | {"marker": marker}
     if stage in ("read", "kill"):
@@ -142,7 +145,7 @@ def draw_fault(rng: random.Random, marker: str, events: int) -> FaultChoice:
 
 def hung(action: str, ends: frozenset[str]) -> tuple[frozenset[str], int | None]:
     """Who waits for what never comes is ended by the run's own time."""
-    return (frozenset({"run_timeout"}), HANG_TIMEOUT_SECONDS) if action == "silence" else (ends, None)
+    return (ends & {COMPLETE} | {"run_timeout"}, HANG_TIMEOUT_SECONDS) if action == "silence" else (ends, None)
 
 
 def run_choice(seed: int, number: int) -> RunChoice:
@@ -161,7 +164,7 @@ def run_choice(seed: int, number: int) -> RunChoice:
             fields |= {"shape": "stall", "script": {"flood_mib": STALL_MIB, "bytes": 4000}, "after": rng.randint(0, 50),
                        "wait_s": rng.uniform(0.2, 2), "end": COMPLETE, "status": ("completed", None)}  # fmt: skip
     if trouble == "fault":
-        fields["fault"] = fault = draw_fault(rng, choice.marker, script["events"])
+        fields["fault"] = fault = draw_fault(rng, choice.marker, script)
         if fault.rule["stage"] == "read":  # of files
             fields |= {"shape": "files", "script": drawn(rng, SHAPES["files"].fields), "end": COMPLETE,
                        "status": SHAPES["files"].status, "read_pause_s": 0}  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from choices import Mishap
 from harness import procfs, versions
 from harness.server import PROGRAM, Server, run_program
-from harness.waiting import deadline, eventually_async
+from harness.waiting import eventually_async
 from log_watch import LogWatch
 
 STILL = "TtZX"  # states of a process that runs nothing
@@ -93,27 +93,24 @@ class Life:
         self._watch.read()
         return sum(self._watch.counts[name] for name in names)
 
-    async def _change(self, number: signal.Signals, outcomes: tuple[str, ...]) -> None:
-        """Signals the master, and waits until it has done what was asked, or refused."""
-        before = self._outcomes(outcomes)
-        self._server.signal(number)
-        async with asyncio.timeout(deadline(CHANGE_SECONDS)):
-            while self._outcomes(outcomes) == before:
-                await asyncio.sleep(0.05)
+    async def _until_told(self, outcomes: tuple[str, ...], before: int, what: str) -> None:
+        """Waits until the log tells of one more of them."""
+        await eventually_async(lambda: self._outcomes(outcomes) > before, CHANGE_SECONDS, what)
 
     async def reload(self) -> None:
-        """HUP."""
-        await self._change(signal.SIGHUP, RELOADED)
+        """HUP, until it is done or refused."""
+        before = self._outcomes(RELOADED)
+        self._server.signal(signal.SIGHUP)
+        await self._until_told(RELOADED, before, "the reload")
 
     async def _upgrade(self) -> None:
-        """USR2, to a program that calls itself otherwise."""
+        """USR2, to a program that calls itself otherwise; then it starts workers of its own."""
         next(self._following)(PROGRAM, self._program)
-        reloads, taken = self._outcomes(RELOADED), self._watch.counts["upgrades"]
-        await self._change(signal.SIGUSR2, UPGRADED)
-        if self._watch.counts["upgrades"] > taken:  # and then it starts workers of its own
-            async with asyncio.timeout(deadline(CHANGE_SECONDS)):
-                while self._outcomes(RELOADED) == reloads:
-                    await asyncio.sleep(0.05)
+        reloads, upgrades, taken = self._outcomes(RELOADED), self._outcomes(UPGRADED), self._watch.counts["upgrades"]
+        self._server.signal(signal.SIGUSR2)
+        await self._until_told(UPGRADED, upgrades, "the upgrade")
+        if self._watch.counts["upgrades"] > taken:
+            await self._until_told(RELOADED, reloads, "the upgraded program's workers")
 
     def killed_runs(self) -> set[str]:
         """Runs whose worker was killed."""

@@ -41,12 +41,11 @@ from stillness import Level, Stillness, final_lines, growth, not_flat
 from verdict import Facts, Verdict, describe
 from visit import CUT, Visit, Visitor, new_slow_client, noting
 
-STORM_SECONDS = 30
+ROUND_SECONDS = 40
+STORM_SECONDS_MIN = 5
+AFTER_STORM_SECONDS = 9  # about: the last runs and the stillness; then it is what it was the last time
 CALM_SHARE = 4  # of the whole, one part in so many has no new workers
 CALM_ROUNDS_MIN = 3  # one a third
-CALM_ROUND_SECONDS = 30
-CALM_STORM_SECONDS_MIN = 5
-LAST_RUNS_SECONDS = 9  # what is left of a round for the runs that are under way at the end of its storm
 CALM_AGAIN = 3
 LINE_SECONDS = 60
 PROBE_SECONDS = 0.5
@@ -89,7 +88,8 @@ class Soak:
         self._probes_failed: list[str] = []
         self._over = asyncio.Event()
         self._begun = time.monotonic()
-        self._told = self._begun
+        self._level: Level | None = None  # at the end of the last round
+        self._after_storm_s = AFTER_STORM_SECONDS
         self.counts: Counter = Counter()
         self.runs: Counter = Counter()
         self.faults: Counter = Counter()
@@ -99,24 +99,26 @@ class Soak:
 
     async def run(self) -> None:
         """All of it; Broken at the first round that breaks a promise."""
-        whole = self._options.minutes * 60
-        stormy_until = self._begun + whole * (CALM_SHARE - 1) / CALM_SHARE
+        end = self._begun + self._options.minutes * 60
+        stormy_until = end - self._options.minutes * 60 / CALM_SHARE
         fingers = [Mishaps(self._options.seed, "workers", WORKER_MISHAPS), Mishaps(self._options.seed, "master", MASTER_MISHAPS)]
-        while (left := stormy_until - time.monotonic()) > 0:
-            await self._round(min(STORM_SECONDS, left), fingers, renew=True)
-        await self._watch_memory(self._begun + whole - time.monotonic())
-        self.tell_progress()
+        ticking = asyncio.create_task(self._tell_each_minute())
+        try:
+            while (left := stormy_until - time.monotonic()) > self._after_storm_s:
+                await self._round(min(ROUND_SECONDS, left), fingers, renew=True)
+            await self._watch_memory(end)
+        finally:
+            ticking.cancel()
 
-    async def _watch_memory(self, seconds: float) -> None:
+    async def _watch_memory(self, end: float) -> None:
         """Rounds with the same workers; more of them when memory has grown, since a leak grows on and warmth does not."""
         fingers = [Mishaps(self._options.seed, "gentle", GENTLE_MISHAPS)]
-        rounds = max(CALM_ROUNDS_MIN, int(seconds / CALM_ROUND_SECONDS))
-        storm = max(CALM_STORM_SECONDS_MIN, seconds / rounds - LAST_RUNS_SECONDS)
+        rounds = max(CALM_ROUNDS_MIN, round((end - time.monotonic()) / ROUND_SECONDS))
         workers = self._server.workers()
         for _ in range(1 + CALM_AGAIN):
-            for _ in range(rounds - len(self.levels)):
-                await self._round(storm, fingers, renew=False)
-                self.levels.append(self._still.level())
+            while len(self.levels) < rounds:
+                await self._round((end - time.monotonic()) / (rounds - len(self.levels)), fingers, renew=False)
+                self.levels.append(self._level)
                 self._demand([] if self._server.workers() == workers else ["a worker was replaced though nobody touched it"])
             complaints = not_flat(self.levels)
             if not complaints:
@@ -126,12 +128,14 @@ class Soak:
         self._demand(complaints)
 
     async def _round(self, seconds: float, fingers: list[Mishaps], renew: bool) -> None:
-        """A storm, and the stillness after it."""
+        """A storm, and the stillness after it, in about so many seconds."""
+        storm_s = max(STORM_SECONDS_MIN, seconds - self._after_storm_s)
+        over = time.monotonic() + storm_s
         self._over.clear()
         tasks = [asyncio.create_task(self._visits_of_one()) for _ in range(self._options.clients)]
         tasks += [asyncio.create_task(self._strike(finger)) for finger in fingers]
         tasks.append(asyncio.create_task(self._probe()))
-        asyncio.get_running_loop().call_later(seconds, self._over.set)
+        asyncio.get_running_loop().call_later(storm_s, self._over.set)
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -141,9 +145,9 @@ class Soak:
         complaints += await self._judge_all()
         self._demand(complaints)
         self._forget()
+        self._level = self._still.level()
+        self._after_storm_s = time.monotonic() - over
         self.counts["rounds"] += 1
-        if time.monotonic() - self._told >= LINE_SECONDS:
-            self.tell_progress()
 
     def _demand(self, complaints: list[str]) -> None:
         """None may be left."""
@@ -275,17 +279,21 @@ class Soak:
 
     # --- the report ---
 
-    def tell_progress(self) -> None:
-        """One line."""
-        self._told = time.monotonic()
-        minutes, seconds = divmod(int(self._told - self._begun), 60)
+    async def _tell_each_minute(self) -> None:
+        """How it goes."""
+        for minute in itertools.count(1):
+            await asyncio.sleep(self._begun + minute * LINE_SECONDS - time.monotonic())
+            self._tell(minute)
+
+    def _tell(self, minute: int) -> None:
+        """One line: what is accounted for so far."""
         counts, life, log = self.counts, self._life.counts, self._watch.counts
         struck = life["kill"] + life["abort"] + life["hang"]
         self._options.tell(
-            f"{minutes:3}:{seconds:02}  {counts['runs']} runs ({counts['untouched']} untouched), {counts['events']} events, "
+            f"{minute:3} min  {counts['runs']} runs ({counts['untouched']} untouched), {counts['events']} events, "
             f"{counts['lost']} lost, {counts['doubled']} doubled, {counts['foreign']} foreign; {struck} workers ended, "
             f"{log['reloads']} reloads, {log['upgrades']} upgrades, {counts['vanished']} clients vanished, "
-            f"{counts['faults']} faults; {self._still.level()}"
+            f"{counts['faults']} faults; {self._level}"
         )
 
     def table(self) -> str:
