@@ -225,12 +225,14 @@ static struct run_slot *leased_slot(struct scoreboard *scoreboard, struct run_le
     return atomic_load(&slot->id) == name.id ? slot : NULL;
 }
 
-void run_lease_creating(struct scoreboard *scoreboard, struct run_lease_name name)
+void run_lease_creating(struct scoreboard *scoreboard, struct run_lease_name name, int64_t until_ms)
 {
     struct run_slot *slot = leased_slot(scoreboard, name);
 
-    if (slot != NULL)
-        atomic_store(&slot->lease, RUN_LEASE_CREATING);
+    if (slot == NULL)
+        return;
+    atomic_store(&slot->expires_ms, until_ms);
+    atomic_store(&slot->lease, RUN_LEASE_CREATING);
 }
 
 void run_lease_hold(struct scoreboard *scoreboard, struct run_lease_name name, enum run_lease lease,

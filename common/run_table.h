@@ -131,8 +131,11 @@ struct run_lease_name run_entry_lease_name(const struct run_entry *entry);
 /* The sandbox's key is the caller's own: nobody but this worker can delete it. Before the first lease. */
 void run_entry_mark_foreign(struct run_entry *entry);
 
-/* Owner only. LIVE and DELETING want the sandbox's id and the CLOCK_MONOTONIC end of its time to live. */
-void run_lease_creating(struct scoreboard *scoreboard, struct run_lease_name name);
+/*
+ * Owner only. CREATING: until_ms (CLOCK_MONOTONIC) is when the last sandbox of the run may come to be; 0 while a create
+ * is under way. LIVE and DELETING want the sandbox's id and the CLOCK_MONOTONIC end of its time to live.
+ */
+void run_lease_creating(struct scoreboard *scoreboard, struct run_lease_name name, int64_t until_ms);
 void run_lease_hold(struct scoreboard *scoreboard, struct run_lease_name name, enum run_lease lease,
                     const char *sandbox_id, int64_t expires_ms);
 void run_lease_clear(struct scoreboard *scoreboard, struct run_lease_name name);
@@ -147,7 +150,7 @@ struct run_orphan {
     enum run_lease lease;
     bool is_foreign; /* its key died with its worker */
     char sandbox_id[RUN_SANDBOX_ID_MAX_BYTES + 1];
-    int64_t expires_ms;
+    int64_t expires_ms; /* CREATING: the lease's until_ms */
 };
 
 /*

@@ -44,12 +44,17 @@ static const char *template_of(const struct creation *creation)
 /* A sandbox that may exist unknown is searched for, under the lease of a run that has no other. */
 static void search(const struct creation *creation, const struct e2b_sandbox *sandbox, int64_t expires_ms)
 {
-    struct stray_order order = {.service = creation->e2b.service, .run_id = creation->run_id, .expires_ms = expires_ms};
+    struct stray_order order = {.service = creation->e2b.service,
+                                .run_id = creation->run_id,
+                                .until_ms = monotonic_ms() + STRAY_SEARCH_MS,
+                                .expires_ms = expires_ms};
 
-    if (sandbox != NULL)
+    if (sandbox != NULL) {
         order.own_sandbox_id = sandbox->id;
-    else
+    } else {
         order.lease = creation->lease;
+        run_lease_creating(creation->host->scoreboard, creation->lease, order.until_ms);
+    }
     stray_search_add(creation->host->strays, &order);
 }
 
@@ -196,7 +201,7 @@ struct creation *creation_start(struct run_host *host, const struct e2b_context 
                  host->settings->template_name);
         tell_fallback(creation);
     }
-    run_lease_creating(host->scoreboard, creation->lease);
+    run_lease_creating(host->scoreboard, creation->lease, 0);
     if (send_create(creation))
         return creation;
     run_lease_clear(host->scoreboard, creation->lease);

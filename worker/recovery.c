@@ -132,8 +132,12 @@ static void see_to_sandbox(struct recovery *recovery, const struct run_orphan *o
         return;
     }
     if (orphan->lease == RUN_LEASE_CREATING) {
+        int64_t until_ms = orphan->expires_ms > 0 ? orphan->expires_ms : monotonic_ms() + STRAY_SEARCH_MS;
+
+        run_lease_creating(host->scoreboard, lease, until_ms);
         stray_search_add(host->strays, &(struct stray_order){.service = service,
                                                              .run_id = run_id,
+                                                             .until_ms = until_ms,
                                                              .expires_ms = monotonic_ms() + LEFTOVER_TTL_MS,
                                                              .lease = lease});
     } else {

@@ -1,5 +1,6 @@
 #include "worker/stray_search.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/metrics.h"
@@ -10,9 +11,9 @@
 #include <string.h>
 #include <sys/queue.h>
 
-/* After the lookup before: 5 and 75 s after the search, and the first of them, began. */
-static const int64_t waits_ms[] = {5000, 70000};
-#define WAITS (sizeof waits_ms / sizeof *waits_ms)
+/* At once, after this time, and at the end. */
+#define LOOKUPS_MAX      3
+#define SECOND_LOOKUP_MS 5000
 
 /* The run whose sandboxes are looked for. */
 struct stray {
@@ -20,7 +21,8 @@ struct stray {
     struct e2b_service *service;
     struct sandbox_list *listing; /* NULL between lookups */
     struct event *timer;
-    size_t waits;
+    unsigned lookups;
+    int64_t until_ms;
     char run_id[RUN_ID_DIGITS + 1];
     char own_sandbox_id[SANDBOX_ID_MAX_BYTES + 1];
     int64_t expires_ms;
@@ -50,8 +52,10 @@ static void stray_free(struct stray *stray)
 
 static void next_lookup(struct stray *stray)
 {
-    if (stray->waits < WAITS) {
-        timer_start(stray->timer, waits_ms[stray->waits++]);
+    int64_t left_ms = stray->until_ms - monotonic_ms();
+
+    if (left_ms > 0 && stray->lookups < LOOKUPS_MAX) {
+        timer_start(stray->timer, stray->lookups == 1 && left_ms > SECOND_LOOKUP_MS ? SECOND_LOOKUP_MS : left_ms);
         return;
     }
     kill_queue_forget_lease(stray->search->kills, stray->lease);
@@ -87,6 +91,7 @@ static void look_up(struct stray *stray)
     const struct sandbox_list_handlers handlers = {.on_sandbox = on_found, .on_end = on_listed, .context = stray};
     struct stray_search *search = stray->search;
 
+    stray->lookups++;
     stray->listing = sandbox_list_start(search->http, stray->service, search->instance, stray->run_id, &handlers);
     if (stray->listing == NULL)
         next_lookup(stray);
@@ -138,6 +143,7 @@ void stray_search_add(struct stray_search *search, const struct stray_order *ord
     }
     stray->search = search;
     stray->service = e2b_service_ref(order->service);
+    stray->until_ms = order->until_ms;
     stray->expires_ms = order->expires_ms;
     stray->lease = order->lease;
     snprintf(stray->run_id, sizeof stray->run_id, "%s", order->run_id);

@@ -3,12 +3,16 @@
  *
  * A create has no idempotency key: one that was cut, timed out or tried several times may have left a sandbox. Its
  * metadata (request_id, sandstorm_instance) find it: at once, after 5 s, and 75 s after the create was sent, because
- * the API may work on it for 70 s. The sandbox's time to live is the net below.
+ * the API may work on it for 70 s. A worker that takes a search over goes on from there: it does not begin anew, or
+ * workers that are replaced often would never come to its end. The sandbox's time to live is the net below.
  */
 #ifndef WORKER_STRAY_SEARCH_H
 #define WORKER_STRAY_SEARCH_H
 
 #include "worker/kill_queue.h"
+
+/* From a create to the last lookup. */
+#define STRAY_SEARCH_MS 75000
 
 struct stray_search;
 
@@ -23,6 +27,7 @@ struct stray_order {
     struct e2b_service *service;
     const char *run_id;
     const char *own_sandbox_id;  /* the run's own, which is left alone; NULL: none */
+    int64_t until_ms;            /* CLOCK_MONOTONIC: the last lookup */
     int64_t expires_ms;          /* as for a kill_order */
     struct run_lease_name lease; /* cleared when the search is over; id 0: none */
 };

@@ -298,6 +298,30 @@ static void test_what_a_dead_worker_left_is_adopted_once(void **state)
     assert_false(run_table_adopt(board, heir, &cursor, &orphan));
 }
 
+static void test_who_adopts_a_search_knows_when_it_ends(void **state)
+{
+    struct run_entry entry = begin(1);
+    struct run_orphan orphan;
+    unsigned cursor = 0;
+    int slot;
+    uint64_t heir = new_worker(&slot);
+
+    (void)state;
+    run_lease_hold(board, run_entry_lease_name(&entry), RUN_LEASE_DELETING, "ibefore", 55);
+    run_lease_creating(board, run_entry_lease_name(&entry), 0);
+    (void)scoreboard_release_slot(board, my_slot);
+    assert_true(run_table_adopt(board, heir, &cursor, &orphan));
+    assert_int_equal(orphan.lease, RUN_LEASE_CREATING);
+    assert_int_equal(orphan.expires_ms, 0); /* its create was under way */
+    run_entry_end(&orphan.entry);
+    run_lease_creating(board, run_entry_lease_name(&entry), 77);
+    (void)scoreboard_release_slot(board, slot);
+    heir = new_worker(&slot);
+    cursor = 0;
+    assert_true(run_table_adopt(board, heir, &cursor, &orphan));
+    assert_int_equal(orphan.expires_ms, 77);
+}
+
 static void test_ids_are_sixteen_hex_digits(void **state)
 {
     char text[RUN_ID_DIGITS + 1];
@@ -324,6 +348,7 @@ int main(void)
         TEST(test_texts_of_all_lengths_stand_beside_others),
         TEST(test_lists_are_newest_first_and_filtered),
         TEST(test_the_oldest_ended_run_is_forgotten_first),
+        TEST(test_who_adopts_a_search_knows_when_it_ends),
         TEST(test_a_leased_run_is_forgotten_only_when_there_is_no_other_slot),
         TEST(test_an_id_is_taken_once),
         TEST(test_a_cancel_is_accepted_once_and_only_before_the_end),

@@ -1,6 +1,7 @@
 /* The search for sandboxes whose creation was not answered (e2b.md A.6), with the HTTP client replaced. */
 #include "tests/unit/unit.h"
 
+#include "common/clock.h"
 #include "common/metrics.h"
 #include "tests/unit/replaced_http.h"
 #include "tests/unit/timers.h"
@@ -67,12 +68,19 @@ static int tear_down(void **state)
     return 0;
 }
 
+static void look_for_run1_for(const char *own, int64_t ms)
+{
+    stray_search_add(world.search, &(struct stray_order){.service = &world.service,
+                                                         .run_id = "run1",
+                                                         .own_sandbox_id = own,
+                                                         .until_ms = monotonic_ms() + ms,
+                                                         .expires_ms = 77,
+                                                         .lease = {.id = 9}});
+}
+
 static void look_for_run1(const char *own)
 {
-    stray_search_add(
-        world.search,
-        &(struct stray_order){
-            .service = &world.service, .run_id = "run1", .own_sandbox_id = own, .expires_ms = 77, .lease = {.id = 9}});
+    look_for_run1_for(own, STRAY_SEARCH_MS);
 }
 
 static void listed(int status, const char *body)
@@ -97,14 +105,45 @@ static void test_it_looks_at_once_after_5_and_after_75_seconds(void **state)
     assert_int_equal(stray_search_in_flight(world.search), 1);
     listed(200, "[]");
     assert_wait(fire_shortest_timer(world.base), 5000, 5000);
-    listed(503, "<html>"); /* a search that fails does not end it */
-    assert_wait(fire_shortest_timer(world.base), 70000, 70000);
+    listed(503, "<html>");                                      /* a search that fails does not end it */
+    assert_wait(fire_shortest_timer(world.base), 75000, 75000); /* since the beginning, which was just now */
     assert_int_equal(world.forgotten, 0);
     listed(200, "not JSON");
     assert_int_equal(world.forgotten, 9);
     assert_int_equal(http.sent, 3);
     assert_null(waiting_timers(world.base).shortest);
     assert_int_equal(world.service.references, 1);
+}
+
+static void test_what_is_taken_over_goes_on_and_does_not_begin_anew(void **state)
+{
+    (void)state;
+    look_for_run1_for(NULL, 42000);
+    listed(200, "[]");
+    assert_wait(fire_shortest_timer(world.base), 5000, 5000);
+    listed(200, "[]");
+    assert_wait(fire_shortest_timer(world.base), 42000, 42000);
+    listed(200, "[]");
+    assert_int_equal(world.forgotten, 9);
+}
+
+static void test_what_is_taken_over_near_its_end_is_looked_for_once_more(void **state)
+{
+    (void)state;
+    look_for_run1_for(NULL, 3000);
+    listed(200, "[]");
+    assert_wait(waiting_timers(world.base).shortest_ms, 3000, 3000);
+    assert_int_equal(world.forgotten, 0);
+}
+
+static void test_what_is_taken_over_after_its_end_is_looked_for_at_once_and_no_more(void **state)
+{
+    (void)state;
+    look_for_run1_for(NULL, -1);
+    assert_int_equal(stray_search_in_flight(world.search), 1);
+    listed(200, "[]");
+    assert_int_equal(world.forgotten, 9);
+    assert_int_equal(http.sent, 1);
 }
 
 #define SANDBOX(id, run, instance)                                                                                     \
@@ -179,6 +218,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_it_reads_all_pages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_list_without_an_end_is_not_followed_for_ever, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_being_deleted_is_found_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_taken_over_goes_on_and_does_not_begin_anew, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_taken_over_near_its_end_is_looked_for_once_more, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_taken_over_after_its_end_is_looked_for_at_once_and_no_more, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_it_looks_at_once_after_5_and_after_75_seconds, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_it_deletes_what_is_this_runs_and_nothing_else, set_up, tear_down),
     };
