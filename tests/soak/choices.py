@@ -39,6 +39,7 @@ class RunChoice:
     read_pause_s: float = 0  # a slow reader's, after every READ_PIECE events
     think_s: float = 0  # before it asks
     fault: FaultChoice | None = None
+    delay: dict | None = None  # a rule of the double's that makes one of its answers late, and breaks nothing
 
     @property
     def marker(self) -> str:
@@ -88,6 +89,10 @@ SHAPES = {
 TROUBLES = {"none": 62, "leave": 14, "cancel": 8, "fault": 16}
 WAYS = ("half a request", "before the answer", "close", "reset", "half close", "stop reading")
 STAGES = ("create", "upload", "start", "stream", "read", "kill")
+# So that whatever ends a worker finds runs in every stage.
+DELAYED = {"create": 4, "upload": 1, "start": 1, "collect": 1, "kill": 2}
+DELAYED_SHARE = 0.2
+DELAY_SECONDS = (0.1, 2)
 # To whom: a finger on the workers, a finger on the master; they move at the same time.
 WORKER_MISHAPS = {"kill": 8, "abort": 3, "pause": 8, "hang": 1}
 MASTER_MISHAPS = {"reload": 8, "upgrade": 3, "more": 3, "fewer": 3, "pause master": 2, "reopen logs": 1}
@@ -143,6 +148,15 @@ def draw_fault(rng: random.Random, marker: str, script: dict) -> FaultChoice:
     return FaultChoice(rule, *hung(ROWS[name].action, frozenset({end.code} | ({COMPLETE} if times else set()))))
 
 
+def draw_delay(rng: random.Random, marker: str) -> dict | None:
+    """A late answer, if it is this run's turn; a sandbox that is made late may come to be though its client has gone."""
+    if rng.random() >= DELAYED_SHARE:
+        return None
+    stage = pick(rng, DELAYED)
+    late = {"stage": stage, "action": "delay", "seconds": rng.uniform(*DELAY_SECONDS), "marker": marker}
+    return late | ({"detached": rng.random() < 0.5} if stage == "create" else {})
+
+
 def hung(action: str, ends: frozenset[str]) -> tuple[frozenset[str], int | None]:
     """Who waits for what never comes is ended by the run's own time."""
     return (ends & {COMPLETE} | {"run_timeout"}, HANG_TIMEOUT_SECONDS) if action == "silence" else (ends, None)
@@ -158,6 +172,7 @@ def run_choice(seed: int, number: int) -> RunChoice:
     choice = RunChoice(number, shape, script, given.end, given.status, trouble, think_s=rng.uniform(0, 0.6),
                        read_pause_s=given.read_pause_s)  # fmt: skip
     fields = {"after": rng.randint(0, script["events"]), "wait_s": rng.uniform(0, 0.03)}
+    fields["delay"] = draw_delay(rng, choice.marker)
     if trouble == "leave":
         fields["way"] = rng.choice(WAYS)
         if fields["way"] == "stop reading":
@@ -183,4 +198,5 @@ class Mishaps:
         """The next one."""
         self._number += 1
         rng = self._rng
-        return Mishap(self._number, pick(rng, self._weights), rng.uniform(*GAP_SECONDS), rng.random(), rng.uniform(*PAUSE_SECONDS))
+        kind, gap_s = pick(rng, self._weights), rng.uniform(*GAP_SECONDS)
+        return Mishap(self._number, kind, gap_s, rng.random(), rng.uniform(*PAUSE_SECONDS))

@@ -163,6 +163,8 @@ class Soak:
             choice = run_choice(self._options.seed, next(self._numbers))
             if choice.fault:
                 self._faults[choice.number] = self._double.inject(**choice.fault.rule)
+            if choice.delay:
+                self._double.inject(**choice.delay)
             await asyncio.sleep(choice.think_s)  # the choice's own pace
             self._visits.append(await self._visitor.visit(choice))
 
@@ -207,7 +209,8 @@ class Soak:
         for seen in self._visits:
             complaints += self._judge(seen, by_number.pop(seen.choice.number, []), lines)
         complaints += [f"a run that nobody asked for: number {number}" for number in by_number]
-        complaints += [f"worker {pid} died by itself: {how}" for pid, how in self._watch.died.items() if pid not in self._life.killed]
+        died = [(pid, how) for pid, how in self._watch.died.items() if pid not in self._life.killed]
+        complaints += [f"worker {pid} died by itself: {how}" for pid, how in died]
         complaints += self._watch.bugs + self._probes_failed + self._still.check_protocol()
         return complaints
 
@@ -270,6 +273,7 @@ class Soak:
 
     def _forget(self) -> None:
         """What was judged."""
+        self.counts["lookups of sandboxes"] += len(self._double.ledger.of_stage("find"))
         self._visits.clear()
         self._faults.clear()
         self._double.forget_faults()
@@ -327,7 +331,8 @@ async def soak(options: Options, double: ThreadedDouble, start, folder: Path) ->
     program, port = folder / "sandstorm", free_port()
     versions.install(PROGRAM, program)
     argv = [program, "--bind", f"127.0.0.1:{port}", "--workers", options.workers, "--timeout", 600,
-            "--worker-timeout", round(WORKER_TIMEOUT_SECONDS * SLOW), "--agent-runner", REPOSITORY / "agent/runner.mjs"]  # fmt: skip
+            "--worker-timeout", round(WORKER_TIMEOUT_SECONDS * SLOW),
+            "--agent-runner", REPOSITORY / "agent/runner.mjs"]  # fmt: skip
     options.tell(f"seed {options.seed}, {options.minutes:g} minutes, {options.clients} clients, {options.workers} workers")
     with no_cores():
         server = start(argv=argv, port=port, env=ENVIRONMENT)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from agent_script import MULTIBYTE_TEXT
-from choices import COMPLETE, CELLS, FaultChoice, Mishaps, RunChoice, run_choice
+from choices import CELLS, COMPLETE, FaultChoice, Mishaps, RunChoice, run_choice
 from harness.client import Answer
 from stillness import Level, not_flat
 from verdict import Facts, Verdict
@@ -53,7 +53,8 @@ KILLED = {"worker_killed": True, "connection_cut": True}
         {"events": WHOLE},
         {"events": WHOLE[:2], "end": CUT, "facts": recorded("error", "worker_lost", **KILLED)},
         {"events": WHOLE[:2], "end": CUT, "facts": dataclasses.replace(FACTS, **KILLED)},
-        {"events": [numbered(0), error("sandbox_lost")], "choice": FAULTY, "facts": recorded("error", "sandbox_lost", fault_fired=True)},
+        {"events": [numbered(0), error("sandbox_lost")], "choice": FAULTY,
+         "facts": recorded("error", "sandbox_lost", fault_fired=True)},
         {"events": WHOLE, "choice": FAULTY},
         {"events": WHOLE[:1], "end": LEFT, "choice": dataclasses.replace(CHOICE, trouble="leave"),
          "facts": recorded("cancelled", "client_gone")},
