@@ -252,7 +252,7 @@ static int set_up(void **state)
         return -1;
     project = read_project();
     store = project_store_new();
-    return base == NULL || project == NULL || !project_dir_check(home, store);
+    return base == NULL || project == NULL || !project_dir_check(home, environment, store);
 }
 
 static int tear_down(void **state)
