@@ -39,28 +39,6 @@ static bool take_slot(struct run *run)
     return false;
 }
 
-static void run_free(struct run *run)
-{
-    e2b_upload_cancel(run->upload);
-    template_install_cancel(run->install);
-    agent_stream_cancel(run->agent);
-    collection_cancel(run->collection);
-    e2b_sandbox_free(run->sandbox);
-    e2b_service_unref(run->e2b.service);
-    project_view_release(&run->view);
-    agent_config_release(&run->config);
-    query_request_release(&run->request);
-    input_files_free(run->inputs);
-    agent_output_release(&run->output);
-    if (run->deadline != NULL)
-        event_free(run->deadline);
-    if (run->deferred != NULL)
-        event_free(run->deferred);
-    free(run->pending_message);
-    free(run->model);
-    free(run);
-}
-
 static void put_warning(struct run *run, const char *code, const char *message)
 {
     if (run->output.stream == NULL)

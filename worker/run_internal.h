@@ -62,6 +62,8 @@ struct run {
 void run_end(struct run *run, enum run_error error, const char *message);
 /* For a run whose stream could not be opened: its record ends, and nothing else began. */
 void run_end_unheard(struct run *run);
+/* From the loop, after its end; or before anything of it began. */
+void run_free(struct run *run);
 
 /* What ends the run later. The message may be one that goes away with what is freed next, or the pending one itself. */
 void run_set_pending(struct run *run, enum run_error error, const char *message);
