@@ -18,7 +18,8 @@ BODY = b'{"prompt":1}'  # 422: it was read as it was sent
 CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
 # How an endless sender sends.
 BLOCK_BYTES, PACE_SECONDS = 65536, 0.01
-ENDLESS_KIB = 4096
+# What the allocator may keep of bodies of a MiB; all of them together send some 200 MiB.
+ENDLESS_KIB = 16384
 
 
 def get(target: bytes, version: bytes = b"HTTP/1.1") -> bytes:
