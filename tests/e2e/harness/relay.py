@@ -16,7 +16,6 @@ class Relay:
         self.target_port = target_port
         self.heads: list[bytes] = []  # what was asked of the proxy
         self.connections = 0
-        self.spoiled = 0  # of them
         self.parting = b""  # what those who connect get at the end of a connection, below TLS
         self._context = context
         self._loop = asyncio.new_event_loop()
@@ -72,19 +71,16 @@ class Relay:
 
 
 class SpoiledRelay(Relay):
-    """One that speaks TLS as long as its target listens; then the handshake fails, or the certificate is another's."""
+    """One that speaks TLS as long as its target listens; then every handshake fails."""
 
-    def __init__(self, target_port: int, context: ssl.SSLContext, foreign: ssl.SSLContext | None):
+    def __init__(self, target_port: int, context: ssl.SSLContext):
         context.sni_callback = self._on_hello
+        self.spoiled = 0  # connections
         super().__init__(target_port, context)
-        self._foreign = foreign
 
-    def _on_hello(self, hello: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
-        """Chooses what a client is told, by the time it says hello."""
+    def _on_hello(self, *_) -> int | None:
+        """A client says hello: no alert, or the one that it gets."""
         if not refuses(self.target_port):
             return None
         self.spoiled += 1
-        if not self._foreign:
-            return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
-        hello.context = self._foreign
-        return None
+        return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
