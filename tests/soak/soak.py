@@ -15,7 +15,6 @@ import asyncio
 import itertools
 import json
 import logging
-import os
 import random
 import resource
 import shutil
@@ -34,7 +33,7 @@ from harness.client import new_client
 from harness.double import ThreadedDouble
 from harness.running import running_double, running_servers
 from harness.server import PROGRAM, REPOSITORY, Server, free_port
-from harness.waiting import SLOW, deadline
+from harness.waiting import SLOW
 from life import Life
 from log_watch import LogWatch
 from stillness import Level, Stillness, final_lines, growth, not_flat
@@ -113,7 +112,8 @@ class Soak:
     async def _watch_memory(self, end: float) -> None:
         """Rounds with the same workers; more of them when memory has grown, since a leak grows on and warmth does not."""
         fingers = [Mishaps(self._options.seed, "gentle", GENTLE_MISHAPS)]
-        rounds = max(CALM_ROUNDS_MIN, round((end - time.monotonic()) / ROUND_SECONDS))
+        seconds = end - time.monotonic()
+        rounds = max(CALM_ROUNDS_MIN, round(seconds / ROUND_SECONDS))
         workers = self._server.workers()
         for _ in range(1 + CALM_AGAIN):
             while len(self.levels) < rounds:
@@ -125,6 +125,7 @@ class Soak:
                 return
             self._options.tell(f"once more: {'; '.join(complaints)}")
             self.levels = self.levels[rounds // 3 :]
+            end = time.monotonic() + seconds / 3
         self._demand(complaints)
 
     async def _round(self, seconds: float, fingers: list[Mishaps], renew: bool) -> None:
