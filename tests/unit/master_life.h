@@ -99,12 +99,12 @@ int worker_main(const struct worker_context *context)
         return WORKER_EXIT_FAILED;
     for (;;) {
         struct pollfd fd = {.fd = context->master_fd, .events = POLLIN};
-        char said;
+        char said = 0;
 
         if (is_mute || is_deaf)
             poll(NULL, 0, BEAT_MS);
-        else if (poll(&fd, 1, BEAT_MS) > 0 && recv(context->master_fd, &said, 1, 0) >= 0)
-            return WORKER_EXIT_OK; /* nothing to drain: every order, and the master's death, means go */
+        else if (poll(&fd, 1, BEAT_MS) > 0 && recv(context->master_fd, &said, 1, 0) >= 0 && said != MASTER_SAYS_ELECTED)
+            return WORKER_EXIT_OK; /* nothing to drain: every other order, and the master's death, means go */
         if (getppid() == 1 && is_deaf)
             return WORKER_EXIT_FAILED;
         if (is_spent && !mode_is("spent"))
