@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "common/small_file.h"
 #include "common/state_files.h"
+#include "worker/memory_watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -178,7 +179,7 @@ static void write_state(const struct registration *registration)
     char *path = state_path(registration, STATE_FILE_WEBHOOK);
     char *fresh = state_path(registration, STATE_FILE_WEBHOOK_NEW);
     json_t *state = json_pack("{s:s, s:s}", "id", scoreboard->webhook_id, "secret", scoreboard->webhook_secret);
-    char *text = state != NULL ? json_dumps(state, 0) : NULL;
+    char *text = state != NULL ? json_dumps_whole(state, 0) : NULL;
 
     if (path != NULL && fresh != NULL && text != NULL && !write_file(path, fresh, text))
         log_warn("cannot keep the registration of the webhook in %s: %s", path, strerror(errno));
@@ -219,7 +220,7 @@ static void have_secret(struct registration *registration, const json_t *state)
     if (registration_secret(scoreboard, registration->options.environment).bytes != NULL)
         return;
     if (is_secret(kept))
-        memcpy(scoreboard->webhook_secret, kept, sizeof scoreboard->webhook_secret);
+        snprintf(scoreboard->webhook_secret, sizeof scoreboard->webhook_secret, "%s", kept);
     else if (!draw_secret(scoreboard->webhook_secret))
         return;
     atomic_store(&scoreboard->has_webhook_secret, true);
@@ -319,7 +320,7 @@ static void send_registration(struct registration *registration)
                              "signatureSecret", secret.bytes, "events", "sandbox.lifecycle.created",
                              "sandbox.lifecycle.updated", "sandbox.lifecycle.killed");
 
-    registration->body = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
+    registration->body = body != NULL ? json_dumps_whole(body, JSON_COMPACT) : NULL;
     json_decref(body);
     if (registration->body == NULL || !send_request(registration, "POST", PATH, on_registered))
         log_warn("webhook: cannot register: out of memory, or a secret that is not UTF-8");
