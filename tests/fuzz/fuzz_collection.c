@@ -3,7 +3,7 @@
  * data are the file's bytes, there are no more than promised, and the collection ends once. An input is the listing,
  * two NULs, and what every file holds.
  */
-#include "sandboxd/base64.h"
+#include "common/base64.h"
 #include "tests/fuzz/fuzz_buffer.h"
 #include "tests/fuzz/fuzz_http.h"
 #include "worker/collection.h"

@@ -1,5 +1,5 @@
 /* One event of output: what is found without a tree is what jansson finds, and two decoders of base64 agree. */
-#include "sandboxd/base64.h"
+#include "common/base64.h"
 #include "tests/fuzz/fuzz.h"
 #include "worker/connect_rpc.h"
 #include "worker/output_event.h"
