@@ -5,13 +5,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
-/* 16 KiB is what one TLS record holds; a larger buffer only adds to the memory of each stream. */
-#define READ_BUFFER_BYTES 16384L
-/* Of an answer that lasts. A flood costs more reads with it, and a stream 14 KiB less. */
-#define LASTING_BUFFER_BYTES 2048L
 #define IDLE_CONNECTIONS_MAX 64L
-#define KEEPALIVE_IDLE_S     30L
 
 /* A socket libcurl wants watched. */
 struct http_socket {
@@ -68,25 +64,53 @@ static void note_fed(struct http_transfer *transfer)
     TAILQ_INSERT_TAIL(&transfer->client->fed, transfer, fed_link);
 }
 
-static size_t on_bytes(char *bytes, size_t unit, size_t count, void *context)
+/* A piece of the body itself. */
+static bool hand_on(void *context, const char *bytes, size_t length)
 {
     struct http_transfer *transfer = context;
-    size_t length = unit * count;
 
     if (transfer->cancelled)
-        return length;
+        return true;
     if (!transfer->streams)
-        transfer->streams = transfer->on_body != NULL && http_transfer_status(transfer) / 100 == 2;
-    if (!transfer->streams)
-        return collect(transfer, bytes, length) ? length : CURL_WRITEFUNC_ERROR;
+        return collect(transfer, bytes, length);
     transfer->streamed_bytes += length;
     if (transfer->stream_max_bytes > 0 && transfer->streamed_bytes > transfer->stream_max_bytes) {
         transfer->too_large = true;
-        return CURL_WRITEFUNC_ERROR;
+        return false;
     }
     note_fed(transfer);
     transfer->on_body(transfer->context, bytes, length);
-    return length;
+    return true;
+}
+
+/* The head is complete. */
+static void begin_body(struct http_transfer *transfer)
+{
+    struct curl_header *header;
+
+    transfer->has_begun = true;
+    transfer->streams = transfer->on_body != NULL && http_transfer_status(transfer) / 100 == 2;
+    transfer->is_chunked =
+        transfer->is_raw &&
+        curl_easy_header(transfer->easy, "Transfer-Encoding", 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
+        strcasecmp(header->value, "chunked") == 0;
+}
+
+bool http_transfer_take(struct http_transfer *transfer, const char *bytes, size_t length)
+{
+    if (transfer->cancelled)
+        return true;
+    if (!transfer->has_begun)
+        begin_body(transfer);
+    if (!transfer->is_chunked)
+        return hand_on(transfer, bytes, length);
+    return chunk_reader_feed(&transfer->chunks, bytes, length, hand_on, transfer) &&
+           transfer->chunks.state != CHUNK_BROKEN;
+}
+
+static size_t on_bytes(char *bytes, size_t unit, size_t count, void *context)
+{
+    return http_transfer_take(context, bytes, unit * count) ? unit * count : CURL_WRITEFUNC_ERROR;
 }
 
 static size_t read_part(char *out, size_t unit, size_t count, void *context)
@@ -121,6 +145,9 @@ static void transfer_free(struct http_transfer *transfer)
         TAILQ_REMOVE(&transfer->client->resuming, transfer, resuming_link);
     if (transfer->fed)
         TAILQ_REMOVE(&transfer->client->fed, transfer, fed_link);
+    if (transfer->is_over)
+        TAILQ_REMOVE(&transfer->client->over, transfer, over_link);
+    http_lasting_forget(transfer);
     http_lookups_forget(transfer);
     if (transfer->easy != NULL) {
         curl_multi_remove_handle(transfer->client->multi, transfer->easy);
@@ -137,6 +164,8 @@ static enum transfer_outcome outcome_of(const struct http_transfer *transfer, CU
 {
     if (transfer->too_large)
         return TRANSFER_ANSWER_TOO_LARGE;
+    if (transfer->chunks.state == CHUNK_BROKEN)
+        return TRANSFER_CUT;
     switch (code) {
     case CURLE_OK:
         return TRANSFER_ANSWERED;
@@ -163,7 +192,7 @@ const char *http_answer_header(const struct http_answer *answer, const char *nam
 {
     struct curl_header *header;
 
-    if (answer->transfer == NULL ||
+    if (answer->transfer == NULL || answer->transfer->easy == NULL ||
         curl_easy_header(answer->transfer->easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
         return NULL;
     return header->value;
@@ -214,12 +243,22 @@ static void tell_body_ends(struct http_client *client)
         TAILQ_REMOVE(&client->fed, transfer, fed_link);
         transfer->fed = false;
         forget_headers(transfer);
+        http_lasting_leave(transfer);
         transfer->on_body_end(transfer->context);
     }
 }
 
+void http_transfer_is_over(struct http_transfer *transfer, CURLcode code)
+{
+    if (transfer->is_over)
+        return;
+    transfer->is_over = true;
+    transfer->code = code;
+    TAILQ_INSERT_TAIL(&transfer->client->over, transfer, over_link);
+}
+
 /* Completions are looked at only when libcurl has returned: then everything is allowed. */
-static void reap(struct http_client *client)
+void http_client_reap(struct http_client *client)
 {
     struct http_transfer *transfer;
     CURLMsg *message;
@@ -239,6 +278,8 @@ static void reap(struct http_client *client)
         else
             http_transfer_finish(transfer, code);
     }
+    while ((transfer = TAILQ_FIRST(&client->over)) != NULL)
+        http_transfer_finish(transfer, transfer->code);
 }
 
 /* --- libcurl on libevent -------------------------------------------------------------------------- */
@@ -251,7 +292,7 @@ static void act(struct http_client *client, curl_socket_t fd, int actions)
     curl_multi_socket_action(client->multi, fd, actions, &running);
     client->depth--;
     if (client->depth == 0)
-        reap(client);
+        http_client_reap(client);
 }
 
 static void on_socket_ready(evutil_socket_t fd, short what, void *context)
@@ -282,7 +323,21 @@ static void on_deferred(evutil_socket_t fd, short what, void *context)
             curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
     }
     client->depth--;
-    reap(client);
+    http_client_reap(client);
+}
+
+/* Whose it is, for http_lasting. libcurl has handles of its own, too. */
+static void note_socket(CURL *easy, curl_socket_t fd, int what)
+{
+    struct http_transfer *transfer = NULL;
+
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&transfer);
+    if (transfer == NULL)
+        return;
+    if (what != CURL_POLL_REMOVE)
+        transfer->watched_fd = fd;
+    else if (transfer->watched_fd == fd)
+        transfer->watched_fd = -1;
 }
 
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *socket_context)
@@ -292,7 +347,7 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, v
     short events =
         (short)(EV_PERSIST | ((what & CURL_POLL_IN) ? EV_READ : 0) | ((what & CURL_POLL_OUT) ? EV_WRITE : 0));
 
-    (void)easy;
+    note_socket(easy, fd, what);
     if (watched != NULL && watched->event != NULL) {
         event_free(watched->event);
         watched->event = NULL;
@@ -332,6 +387,7 @@ struct http_client *http_client_new(struct event_base *base, const struct http_c
     TAILQ_INIT(&client->cancelled);
     TAILQ_INIT(&client->resuming);
     TAILQ_INIT(&client->fed);
+    TAILQ_INIT(&client->over);
     client->base = base;
     client->options = *options;
     client->multi = curl_multi_init();
@@ -400,77 +456,19 @@ static bool set_body(struct http_transfer *transfer, const struct http_request *
            curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, request->body) == CURLE_OK;
 }
 
-/* Certificates are always checked: no setting and no variable turns that off. */
-static CURLcode set_trust(CURL *easy, const char *ca_file)
-{
-    CURLcode code = CURLE_OK;
-
-#define SET(option, value) code = code == CURLE_OK ? curl_easy_setopt(easy, option, value) : code
-    SET(CURLOPT_SSL_VERIFYPEER, 1L);
-    SET(CURLOPT_SSL_VERIFYHOST, 2L);
-    SET(CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
-    SET(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
-    SET(CURLOPT_CAPATH, (char *)NULL);
-    SET(CURLOPT_PROXY_CAPATH, (char *)NULL);
-    if (*ca_file != '\0') {
-        SET(CURLOPT_CAINFO, ca_file);
-        SET(CURLOPT_PROXY_CAINFO, ca_file);
-    }
-#undef SET
-    return code;
-}
-
-/* Nothing on this machine is reached through a proxy; what the setting says goes before every variable. */
-static CURLcode set_route(CURL *easy, const char *unix_socket, const char *proxy)
-{
-    CURLcode code = CURLE_OK;
-
-    if (unix_socket != NULL)
-        code = curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, unix_socket);
-    if (code == CURLE_OK && (unix_socket != NULL || *proxy != '\0'))
-        code = curl_easy_setopt(easy, CURLOPT_PROXY, unix_socket != NULL ? "" : proxy);
-    if (code == CURLE_OK && unix_socket == NULL && *proxy != '\0')
-        code = curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
-    return code;
-}
-
-/* The options of libs.md, "libcurl multi"; the reasons stand there. */
-static bool set_options(struct http_transfer *transfer, const struct http_request *request)
+/* What is told from inside libcurl. */
+static bool set_callbacks(struct http_transfer *transfer)
 {
     CURL *easy = transfer->easy;
-    CURLcode code = CURLE_OK;
 
-#define SET(option, value) code = code == CURLE_OK ? curl_easy_setopt(easy, option, value) : code
-    SET(CURLOPT_URL, request->url);
-    SET(CURLOPT_CUSTOMREQUEST, request->method);
-    SET(CURLOPT_HTTPHEADER, transfer->headers);
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_PROTOCOLS_STR, "http,https");
-    SET(CURLOPT_NOSIGNAL, 1L);
-    SET(CURLOPT_QUICK_EXIT, 1L);
-    SET(CURLOPT_TCP_KEEPALIVE, 1L);
-    SET(CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    SET(CURLOPT_BUFFERSIZE, request->lasts ? LASTING_BUFFER_BYTES : READ_BUFFER_BYTES);
-    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)transfer->client->options.connect_timeout_ms);
-    SET(CURLOPT_TIMEOUT_MS, (long)request->total_timeout_ms);
-    if (request->stall_timeout_ms > 0) {
-        SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
-        SET(CURLOPT_LOW_SPEED_TIME, (long)((request->stall_timeout_ms + 999) / 1000));
-    }
-    SET(CURLOPT_ERRORBUFFER, transfer->error);
-    SET(CURLOPT_WRITEFUNCTION, on_bytes);
-    SET(CURLOPT_WRITEDATA, transfer);
-    SET(CURLOPT_PREREQFUNCTION, before_request);
-    SET(CURLOPT_PREREQDATA, transfer);
-    SET(CURLOPT_RESOLVER_START_FUNCTION, http_lookup_begins);
-    SET(CURLOPT_RESOLVER_START_DATA, transfer);
-    SET(CURLOPT_PRIVATE, transfer);
-#undef SET
-    if (code == CURLE_OK)
-        code = set_trust(easy, transfer->client->options.ca_file);
-    if (code == CURLE_OK)
-        code = set_route(easy, request->unix_socket, transfer->client->options.proxy);
-    return code == CURLE_OK;
+    return curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->error) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_bytes) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_request) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_RESOLVER_START_FUNCTION, http_lookup_begins) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_RESOLVER_START_DATA, transfer) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer) == CURLE_OK;
 }
 
 struct http_transfer *http_client_send(struct http_client *client, const struct http_request *request)
@@ -486,6 +484,8 @@ struct http_transfer *http_client_send(struct http_client *client, const struct 
     transfer->answer_max_bytes = request->answer_max_bytes;
     transfer->stream_max_bytes = request->stream_max_bytes;
     transfer->send_once = request->send_once;
+    transfer->is_raw = http_lasting_fits(client, request);
+    transfer->watched_fd = -1;
     transfer->on_body = request->on_body;
     transfer->on_body_end = request->on_body_end;
     transfer->on_done = request->on_done;
@@ -495,7 +495,8 @@ struct http_transfer *http_client_send(struct http_client *client, const struct 
     transfer->easy = curl_easy_init();
     /* curl_multi_add_handle never calls back but for the timer. */
     if (transfer->easy == NULL || !http_add_header(&transfer->headers, "Expect", "") || !set_body(transfer, request) ||
-        !set_options(transfer, request) || curl_multi_add_handle(client->multi, transfer->easy) != CURLM_OK) {
+        !set_callbacks(transfer) || !http_options_set(transfer, request) ||
+        curl_multi_add_handle(client->multi, transfer->easy) != CURLM_OK) {
         transfer_free(transfer);
         return NULL;
     }
@@ -520,7 +521,10 @@ void http_transfer_pause(struct http_transfer *transfer)
     if (transfer->paused)
         return;
     transfer->paused = true;
-    curl_easy_pause(transfer->easy, CURLPAUSE_RECV);
+    if (transfer->easy == NULL)
+        http_lasting_pause(transfer);
+    else
+        curl_easy_pause(transfer->easy, CURLPAUSE_RECV);
 }
 
 /* Put off: libcurl delivers what it kept from inside curl_easy_pause. */
@@ -529,7 +533,9 @@ void http_transfer_resume(struct http_transfer *transfer)
     if (!transfer->paused)
         return;
     transfer->paused = false;
-    if (transfer->resuming)
+    if (transfer->easy == NULL)
+        http_lasting_resume(transfer);
+    if (transfer->easy == NULL || transfer->resuming)
         return;
     transfer->resuming = true;
     TAILQ_INSERT_TAIL(&transfer->client->resuming, transfer, resuming_link);
@@ -540,6 +546,8 @@ int http_transfer_status(const struct http_transfer *transfer)
 {
     long status = 0;
 
+    if (transfer->easy == NULL)
+        return transfer->status;
     curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
     return (int)status;
 }
@@ -548,6 +556,8 @@ const char *http_transfer_content_type(const struct http_transfer *transfer)
 {
     char *type = NULL;
 
+    if (transfer->easy == NULL)
+        return transfer->content_type;
     curl_easy_getinfo(transfer->easy, CURLINFO_CONTENT_TYPE, &type);
     return type != NULL ? type : "";
 }
