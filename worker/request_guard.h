@@ -109,9 +109,8 @@ struct request_guard {
 void request_guard_init(struct request_guard *guard, uint64_t body_limit_bytes);
 /*
  * Takes up to length bytes, *taken says how many: less only with GUARD_HEAD. After a verdict that refuses, or
- * GUARD_PIPELINED, the guard is of no more use. What evhttp cannot read becomes blanks: chunk extensions, which nobody
- * here knows, and tabs before the value of a field, which it would take for a part of it, and `chunked` then for
- * nothing.
+ * GUARD_PIPELINED, the guard is of no more use. What evhttp does not read as it is meant becomes blanks: chunk
+ * extensions, which nobody here knows, and tabs before the value of a field, which it would take for a part of it.
  */
 enum guard_verdict request_guard_feed(struct request_guard *guard, char *bytes, size_t length, size_t *taken);
 /* The pieces of a complete head, whose first byte is at bytes. */
