@@ -411,7 +411,7 @@ FUZZ_BUILD   := CC=clang SAN=fuzzer-no-link,address,undefined OPT='-O1 -g' BUILD
 
 # Stored inputs are always replayed under sanitizers: where this build has none, by one beside it. Its warnings are this
 # one's, and some of gcc's that are wrong (format-truncation).
-REPLAY_BUILD := $(if $(SAN),,SAN=address,undefined OPT='-O1 -g1' CFLAGS=-w WERROR= BUILD=$(BUILD)/sanitized)
+REPLAY_BUILD := $(if $(SAN),,SAN=address,undefined OPT='-O1 -g1' CFLAGS=-w WERROR= COVERAGE= BUILD=$(BUILD)/sanitized)
 
 replays: $(REPLAYS)
 
