@@ -150,7 +150,7 @@ $(BUILD)/libworker.a: $(call lib_objects,worker)
 # The control channel's codec is the one thing sandboxd and its init share.
 $(BUILD)/libsandboxd.a: $(call lib_objects,sandboxd) $(BUILD)/obj/sandboxd/init/control.o
 
-$(PROGRAMS) $(UNITS) $(REPLAYS) $(BUILD)/layers-ok: | $(COVERAGE_DUMP)
+$(PROGRAMS) $(UNITS) $(REPLAYS) $(BENCHES) $(BENCH_TOOLS) $(BUILD)/layers-ok: | $(COVERAGE_DUMP)
 
 link = $(if $(V),,@echo "  LD $@")$(newline)$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(1)
 define newline
