@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def plan(folder: Path | str) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Who was started in the background ignores it, and so would every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", f"{ALONE}: runs while no other test does: it promises a time, or looks at the machine")
     config.stash[FOLDER] = session_folder(config)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays, to be looked at

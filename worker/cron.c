@@ -12,6 +12,7 @@
 #define DAYS_AHEAD_MAX (9 * 366)
 #define FIELDS_MAX     6
 #define FIELD_BYTES    256
+#define BITS_MAX       64
 #define NUMBER_MAX     1000 /* of any number in a field: beyond every range */
 
 static const char *const month_names[] = {"JAN", "FEB", "MAR", "APR", "MAY", "JUN",
@@ -97,7 +98,7 @@ static bool take_range(const char **at, const struct field_kind *kind, uint64_t 
         if (is_single)
             last = kind->max;
     }
-    if (first > last)
+    if (first > last || last >= BITS_MAX)
         return false;
     for (int value = first; value <= last; value += step)
         *bits |= UINT64_C(1) << value;

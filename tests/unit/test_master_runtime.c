@@ -140,7 +140,7 @@ static void test_what_cannot_be_run_is_a_failure(void **state)
 
 static void test_what_dies_starts_again_after_a_while(void **state)
 {
-    int64_t due_ms;
+    int64_t due_ms, before_ms = monotonic_ms();
 
     (void)state;
     use_script(SAY_READY "exit 3");
@@ -149,7 +149,7 @@ static void test_what_dies_starts_again_after_a_while(void **state)
     (void)reap();
     assert_int_equal(runtime_state(runtime), RUNTIME_SERVING);
     due_ms = runtime_deadline_ms(runtime);
-    assert_true(due_ms > monotonic_ms() - 1);
+    assert_true(due_ms >= before_ms);
     runtime_tick(runtime, due_ms - 1);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* not yet */
     assert_int_equal(errno, ECHILD);
