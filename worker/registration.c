@@ -1,5 +1,6 @@
 #include "worker/registration.h"
 
+#include "common/e2b_webhook.h"
 #include "common/log.h"
 #include "common/small_file.h"
 #include "common/state_files.h"
@@ -12,8 +13,6 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define PATH             "/events/webhooks"
-#define RECEIVER         "/webhooks/e2b"
 #define NAME             "sandstorm-auto"
 #define TIMEOUT_MS       30000
 #define STOP_TIMEOUT_MS  5000 /* an instance that stops does not wait half a minute for this */
@@ -49,22 +48,6 @@ struct span registration_secret(const struct scoreboard *scoreboard, const struc
 }
 
 /* --- what is wanted --------------------------------------------------------------------------------------- */
-
-/* The receiver below webhook_url; NULL for none, and for lack of memory. */
-static char *receiver_url(const char *url)
-{
-    size_t length = strlen(url);
-    char *whole;
-
-    while (length > 0 && url[length - 1] == '/')
-        length--;
-    if (length == 0)
-        return NULL;
-    if (length >= sizeof RECEIVER - 1 &&
-        memcmp(url + length - (sizeof RECEIVER - 1), RECEIVER, sizeof RECEIVER - 1) == 0)
-        return strndup(url, length);
-    return asprintf(&whole, "%.*s" RECEIVER, (int)length, url) < 0 ? NULL : whole;
-}
 
 /* FNV-1a of what a registration says; never 0. */
 static uint64_t key_of(const char *url, struct span secret)
@@ -316,13 +299,13 @@ static void on_registered(void *context, const struct http_answer *answer)
 static void send_registration(struct registration *registration)
 {
     struct span secret = registration_secret(scoreboard_of(registration), registration->options.environment);
-    json_t *body = json_pack("{s:s, s:s, s:b, s:s, s:[s, s, s]}", "name", NAME, "url", registration->url, "enabled", 1,
-                             "signatureSecret", secret.bytes, "events", "sandbox.lifecycle.created",
-                             "sandbox.lifecycle.updated", "sandbox.lifecycle.killed");
+    json_t *body =
+        json_pack("{s:s, s:s, s:b, s:s, s:[s, s, s]}", "name", NAME, "url", registration->url, "enabled", 1,
+                  "signatureSecret", secret.bytes, "events", E2B_EVENT_CREATED, E2B_EVENT_UPDATED, E2B_EVENT_KILLED);
 
     registration->body = body != NULL ? json_dumps_whole(body, JSON_COMPACT) : NULL;
     json_decref(body);
-    if (registration->body == NULL || !send_request(registration, "POST", PATH, on_registered))
+    if (registration->body == NULL || !send_request(registration, "POST", E2B_WEBHOOK_PATH, on_registered))
         log_warn("webhook: cannot register: out of memory, or a secret that is not UTF-8");
 }
 
@@ -343,9 +326,9 @@ static void on_old_deleted(void *context, const struct http_answer *answer)
 static bool send_deletion(struct registration *registration, const char *id,
                           void (*on_done)(void *context, const struct http_answer *answer))
 {
-    char path[sizeof PATH + 1 + SCOREBOARD_WEBHOOK_ID_MAX_BYTES];
+    char path[sizeof E2B_WEBHOOK_PATH + 1 + SCOREBOARD_WEBHOOK_ID_MAX_BYTES];
 
-    snprintf(path, sizeof path, PATH "/%s", id);
+    snprintf(path, sizeof path, E2B_WEBHOOK_PATH "/%s", id);
     return send_request(registration, "DELETE", path, on_done);
 }
 
@@ -387,7 +370,7 @@ static void look(struct registration *registration)
         return;
     registration->is_settled = true;
     free(registration->url);
-    registration->url = receiver_url(registration->options.url);
+    registration->url = e2b_webhook_receiver(registration->options.url);
     state = read_state(registration);
     if (registration->url != NULL) {
         have_secret(registration, state);

@@ -3,6 +3,7 @@
  * before the body is parsed. A sandbox that was killed ends its run at once, in whichever worker that is; deliveries
  * that come again find nothing to end.
  */
+#include "common/e2b_webhook.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/metrics.h"
@@ -12,8 +13,6 @@
 #include "worker/utf8.h"
 #include "worker/webhook_signature.h"
 
-#define KILLED            "sandbox.lifecycle.killed"
-#define SIGNATURE_HEADER  "e2b-signature"
 #define WORD_MAX_BYTES    128 /* of types and ids: what is longer is none of ours */
 #define WORD_BUFFER_BYTES (WORD_MAX_BYTES + 1)
 
@@ -84,7 +83,7 @@ static bool end_run(struct run_host *host, const struct event_words *words)
 {
     uint64_t id, owner;
 
-    if (strcmp(words->type, KILLED) != 0 || !run_id_parse(words->run_id, strlen(words->run_id), &id) ||
+    if (strcmp(words->type, E2B_EVENT_KILLED) != 0 || !run_id_parse(words->run_id, strlen(words->run_id), &id) ||
         !run_table_report_lost(host->scoreboard, id, words->sandbox_id, &owner))
         return false;
     host->tell_owner(host->context, owner);
@@ -103,7 +102,8 @@ static bool parse(const struct exchange *exchange, struct json_text *root)
 void route_webhook(struct exchange *exchange)
 {
     const struct route_context *context = exchange->context;
-    const char *signature = evhttp_find_header(evhttp_request_get_input_headers(exchange->request), SIGNATURE_HEADER);
+    const char *signature =
+        evhttp_find_header(evhttp_request_get_input_headers(exchange->request), E2B_WEBHOOK_SIGNATURE);
     struct span secret = registration_secret(context->host->scoreboard, context->environment);
     struct span given = {signature, signature != NULL ? strlen(signature) : 0};
     struct event_words words;

@@ -6,7 +6,7 @@
 #define WORKER_TRIGGER_H
 
 #include "common/environment.h"
-#include "worker/cron.h"
+#include "common/cron.h"
 #include "worker/json_text.h"
 #include "worker/project_faults.h"
 

@@ -1,52 +1,17 @@
 #include "worker/trigger_prompt.h"
 
+#include "common/placeholder.h"
 #include "worker/json_member.h"
 #include "worker/json_sorted.h"
 #include "worker/span.h"
 #include "worker/stderr_text.h"
 
-#include <ctype.h>
 #include <event2/buffer.h>
 #include <event2/keyvalq_struct.h>
 #include <string.h>
 
 /* Never given to an agent. */
 static const char *const withheld[] = {"authorization", "proxy-authorization", "cookie", TRIGGER_SECRET_HEADER};
-
-/* --- places ----------------------------------------------------------------------------------------------- */
-
-static bool is_segment_byte(char c)
-{
-    return isalnum((unsigned char)c) || c == '_' || c == '-';
-}
-
-/* {{ path }} at the start of a text. Returns its length, 0 when there is none. */
-static size_t parse_place(struct span text, struct span *path)
-{
-    size_t at = 2, start, end;
-
-    if (text.length < 5 || text.bytes[0] != '{' || text.bytes[1] != '{')
-        return 0;
-    while (at < text.length && isspace((unsigned char)text.bytes[at]))
-        at++;
-    start = at;
-    if (at == text.length || !(isalpha((unsigned char)text.bytes[at]) || text.bytes[at] == '_'))
-        return 0;
-    while (at < text.length && (isalnum((unsigned char)text.bytes[at]) || text.bytes[at] == '_'))
-        at++;
-    while (at + 1 < text.length && text.bytes[at] == '.' && is_segment_byte(text.bytes[at + 1])) {
-        at++;
-        while (at < text.length && is_segment_byte(text.bytes[at]))
-            at++;
-    }
-    end = at;
-    while (at < text.length && isspace((unsigned char)text.bytes[at]))
-        at++;
-    if (text.length - at < 2 || text.bytes[at] != '}' || text.bytes[at + 1] != '}')
-        return 0;
-    *path = (struct span){text.bytes + start, end - start};
-    return at + 2;
-}
 
 /* --- values as text --------------------------------------------------------------------------------------- */
 
@@ -174,7 +139,7 @@ static bool render(struct evbuffer *out, const struct trigger_sources *sources, 
         text = (struct span){text.bytes + before, text.length - before};
         if (text.length == 0)
             return true;
-        length = parse_place(text, &path);
+        length = placeholder_source(text.bytes, text.length, &path.bytes, &path.length);
         if (length > 0 ? !fill_place(out, sources, path) : evbuffer_add(out, text.bytes, 1) < 0)
             return false;
         length = length > 0 ? length : 1;

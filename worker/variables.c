@@ -1,46 +1,11 @@
 #include "worker/variables.h"
 
-#include <ctype.h>
 #include <event2/buffer.h>
 #include <stdbool.h>
 #include <string.h>
 
-/* ${NAME} or ${NAME:-default} at the start of a text. */
-struct reference {
-    const char *name;
-    size_t name_length;
-    const char *fallback; /* NULL: none */
-    size_t fallback_length;
-    size_t length; /* of the whole */
-};
-
-static bool parse_reference(const char *at, const char *end, struct reference *reference)
-{
-    const char *name = at + 2;
-    const char *behind = name;
-
-    if (end - at < 4 || at[0] != '$' || at[1] != '{' || !(isalpha((unsigned char)*name) || *name == '_'))
-        return false;
-    while (behind < end && (isalnum((unsigned char)*behind) || *behind == '_'))
-        behind++;
-    *reference = (struct reference){.name = name, .name_length = (size_t)(behind - name)};
-    if (end - behind >= 2 && behind[0] == ':' && behind[1] == '-') {
-        const char *fallback = behind + 2;
-
-        behind = memchr(fallback, '}', (size_t)(end - fallback));
-        if (behind == NULL)
-            return false;
-        reference->fallback = fallback;
-        reference->fallback_length = (size_t)(behind - fallback);
-    }
-    if (behind >= end || *behind != '}')
-        return false;
-    reference->length = (size_t)(behind + 1 - at);
-    return reference->name_length <= VARIABLE_NAME_MAX_BYTES;
-}
-
 /* False when the variable is neither set nor has a default. */
-static bool add_value(struct variables *variables, const struct reference *reference, struct evbuffer *out)
+static bool add_value(struct variables *variables, const struct placeholder_variable *reference, struct evbuffer *out)
 {
     char name[VARIABLE_NAME_MAX_BYTES + 1];
     const char *value;
@@ -62,16 +27,18 @@ static bool expand_text(struct variables *variables, const char *at, const char 
 {
     while (at < end) {
         const char *dollar = memchr(at, '$', (size_t)(end - at));
-        struct reference reference;
+        struct placeholder_variable reference;
+        size_t length;
 
         if (dollar == NULL)
             dollar = end;
         evbuffer_add(out, at, (size_t)(dollar - at));
         at = dollar;
-        if (at < end && parse_reference(at, end, &reference)) {
+        length = placeholder_variable(at, (size_t)(end - at), &reference);
+        if (length > 0) {
             if (!add_value(variables, &reference, out))
                 return false;
-            at += reference.length;
+            at += length;
         } else if (at < end) {
             evbuffer_add(out, at++, 1);
         }

@@ -6,10 +6,9 @@
 #define WORKER_VARIABLES_H
 
 #include "common/environment.h"
+#include "common/placeholder.h"
 
 #include <jansson.h>
-
-#define VARIABLE_NAME_MAX_BYTES 256
 
 struct variables {
     const struct environment *environment;

@@ -1,6 +1,6 @@
 /* A schedule: refused with a reason, or the next instant is one that it names, and none before it is. */
+#include "common/cron.h"
 #include "tests/fuzz/fuzz.h"
-#include "worker/cron.h"
 
 #include <time.h>
 

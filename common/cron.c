@@ -1,4 +1,4 @@
-#include "worker/cron.h"
+#include "common/cron.h"
 
 #include <ctype.h>
 #include <stddef.h>

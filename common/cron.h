@@ -6,8 +6,8 @@
  * names (JAN, MON), Sunday is 0 and 7. Where both the day of the month and the day of the week are restricted, either
  * will do, as with every cron. @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly stand for a whole.
  */
-#ifndef WORKER_CRON_H
-#define WORKER_CRON_H
+#ifndef COMMON_CRON_H
+#define COMMON_CRON_H
 
 #include <stdbool.h>
 #include <stdint.h>
