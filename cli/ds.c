@@ -32,6 +32,8 @@ static const struct command commands[] = {
     {"template", "ds template", "build", "prepare what sandboxes are made from", command_template},
     {"init", "ds init", "[STARTER] [DIR]", "begin a project", command_init},
     {"add", "ds add", "NAME", "add an MCP server to sandstorm.json", command_add},
+    {"trigger", "ds trigger", "list|test NAME", "show triggers, or try one", command_trigger},
+    {"webhook", "ds webhook", "VERB", "register, list, delete, test E2B's events", command_webhook},
     {"serve", "ds serve", "", "start the server", command_serve},
     {"check", "ds check", "[DIR]", "check the configuration", command_check},
 };

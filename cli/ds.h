@@ -24,5 +24,7 @@ int command_serve(int argc, char *argv[]);
 int command_show(int argc, char *argv[]);
 int command_status(int argc, char *argv[]);
 int command_template(int argc, char *argv[]);
+int command_trigger(int argc, char *argv[]);
+int command_webhook(int argc, char *argv[]);
 
 #endif

@@ -20,6 +20,7 @@ struct transfer {
     const struct http_request *request;
     struct http_answer *answer;
     CURL *easy;
+    struct curl_slist *headers;
     bool stopped; /* by on_bytes() */
 };
 
@@ -79,13 +80,32 @@ static size_t on_header(char *line, size_t size, size_t count, void *context)
     return size * count;
 }
 
+/* The endpoint's, and the request's own. False for lack of memory. */
+static bool set_headers(struct transfer *transfer, const struct endpoint *endpoint)
+{
+    const struct curl_slist own = {.data = (char *)transfer->request->header, .next = NULL};
+    const struct curl_slist *lists[] = {endpoint->headers, own.data != NULL ? &own : NULL};
+
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        for (const struct curl_slist *header = lists[i]; header != NULL; header = header->next) {
+            struct curl_slist *longer = curl_slist_append(transfer->headers, header->data);
+
+            if (longer == NULL)
+                return false;
+            transfer->headers = longer;
+        }
+    }
+    curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, transfer->headers);
+    return true;
+}
+
 static bool set_up(struct transfer *transfer, const struct endpoint *endpoint)
 {
     const struct http_request *request = transfer->request;
     CURL *easy = transfer->easy;
     char *url = NULL;
 
-    if (asprintf(&url, "%s%s", endpoint->base, request->path) < 0)
+    if (!set_headers(transfer, endpoint) || asprintf(&url, "%s%s", endpoint->base, request->path) < 0)
         return false;
     curl_easy_setopt(easy, CURLOPT_URL, url);
     free(url);
@@ -109,9 +129,10 @@ static bool set_up(struct transfer *transfer, const struct endpoint *endpoint)
     } else if (strcmp(request->method, "POST") == 0) {
         curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, 0L);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "");
+    } else if (strcmp(request->method, "DELETE") == 0) {
+        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
     }
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, endpoint->headers);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "ds/" SANDSTORM_VERSION);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT, request->timeout_s);
@@ -184,6 +205,7 @@ enum http_result http_perform(const struct endpoint *endpoint, const struct http
         snprintf(answer->error, sizeof answer->error, "out of memory");
     }
     curl_easy_cleanup(transfer.easy);
+    curl_slist_free_all(transfer.headers);
     curl_multi_cleanup(multi);
     return result;
 }

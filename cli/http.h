@@ -52,12 +52,13 @@ struct http_answer {
 };
 
 struct http_request {
-    const char *method; /* GET or POST */
+    const char *method; /* GET, POST or DELETE */
     const char *path;   /* begins with a slash */
     const char *body;   /* JSON, or NULL */
     size_t body_length;
-    long timeout_s; /* for all of it; 0: none */
-    bool goes_on;   /* a signal does not end it */
+    const char *header; /* one more, "Name: value", or NULL */
+    long timeout_s;     /* for all of it; 0: none */
+    bool goes_on;       /* a signal does not end it */
     /* Takes the pieces of a 200; false ends the request. NULL: they are gathered. */
     bool (*on_bytes)(void *context, const char *bytes, size_t length);
     /* A signal came, and the connection is still open. May be NULL. */

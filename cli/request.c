@@ -36,15 +36,17 @@ static char *read_input(size_t *length)
 
     *length = 0;
     for (;;) {
-        char *longer = realloc(text, *length + READ_BYTES);
+        char *longer = realloc(text, *length + READ_BYTES + 1);
         ssize_t n;
 
         if (longer == NULL)
             break;
         text = longer;
         n = read_or_interrupt(text + *length, READ_BYTES);
-        if (n == 0)
+        if (n == 0) {
+            text[*length] = '\0';
             return text;
+        }
         if (n < 0)
             break;
         *length += (size_t)n;
@@ -55,6 +57,15 @@ static char *read_input(size_t *length)
     }
     free(text);
     return NULL;
+}
+
+char *request_read_input(const char *command, size_t *length)
+{
+    char *input = read_input(length);
+
+    if (input == NULL && errno != EINTR)
+        fprintf(stderr, "%s: standard input: %s\n", command, strerror(errno));
+    return input;
 }
 
 static bool set_prompt(struct request *request, const char *command, const char *text, size_t length)
@@ -77,13 +88,9 @@ bool request_set_prompt(struct request *request, const char *command, const char
 
     if (strcmp(text, "-") != 0)
         return set_prompt(request, command, text, strlen(text));
-    input = read_input(&length);
-    if (input == NULL && errno == EINTR)
+    input = request_read_input(command, &length);
+    if (input == NULL)
         return false;
-    if (input == NULL) {
-        fprintf(stderr, "%s: standard input: %s\n", command, strerror(errno));
-        return false;
-    }
     while (length > 0 && input[length - 1] == '\n')
         length--;
     set = set_prompt(request, command, input, length);

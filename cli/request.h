@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 /* http-api.md 3.2, 3.4. */
 #define REQUEST_TIMEOUT_MIN_S   5
@@ -24,6 +25,9 @@ struct request {
 /* The text itself, or with "-" what standard input holds. False after a message. */
 bool request_set_prompt(struct request *request, const char *command, const char *text)
     __attribute__((warn_unused_result));
+
+/* All of standard input, with a NUL behind it. NULL after a message, or an interruption. To be freed. */
+char *request_read_input(const char *command, size_t *length) __attribute__((warn_unused_result));
 
 /*
  * A file by its path, which is its name in the sandbox if it is relative and does not lead out of it; else its last

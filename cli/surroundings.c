@@ -22,6 +22,22 @@ bool surroundings_open(struct surroundings *surroundings, const char *command, i
     return true;
 }
 
+bool surroundings_open_dir(struct surroundings *surroundings, const char *command, const char *project_dir)
+{
+    char name[] = "ds", option[] = "--project-dir";
+    char *dir = strdup(project_dir != NULL ? project_dir : "");
+    char *words[] = {name, option, dir, NULL};
+    bool usage_error,
+        opened = dir != NULL && surroundings_open(surroundings, command, project_dir != NULL ? 3 : 1, words);
+
+    free(dir);
+    if (!opened || *settings_load_errors(surroundings->load, &usage_error) == '\0')
+        return opened;
+    fputs(settings_load_errors(surroundings->load, &usage_error), stderr);
+    surroundings_close(surroundings);
+    return false;
+}
+
 void surroundings_close(struct surroundings *surroundings)
 {
     settings_load_free(surroundings->load);
@@ -45,22 +61,39 @@ bool surroundings_open_e2b(const struct surroundings *surroundings, const char *
     return opened;
 }
 
-/* What sandstorm.json says of the runtime; NULL: nothing. To be decref'd by its owner. */
-static json_t *read_project(const struct settings *settings)
+/* NULL with an error when it cannot be had. */
+static json_t *load_project(const struct settings *settings, json_error_t *error)
 {
     char *path = NULL;
     json_t *project = NULL;
 
     if (asprintf(&path, "%s/sandstorm.json", *settings->project_dir != '\0' ? settings->project_dir : ".") >= 0)
-        project = json_load_file(path, JSON_ALLOW_NUL, NULL);
+        project = json_load_file(path, JSON_ALLOW_NUL, error);
     free(path);
     return project;
+}
+
+json_t *surroundings_read_project(const struct surroundings *surroundings, const char *command)
+{
+    json_error_t error = {.line = -1};
+    json_t *project = load_project(surroundings->settings, &error);
+
+    if (json_is_object(project))
+        return project;
+    if (project != NULL)
+        fprintf(stderr, "%s: sandstorm.json is no JSON object\n", command);
+    else if (error.line > 0)
+        fprintf(stderr, "%s: sandstorm.json: line %d: %s\n", command, error.line, error.text);
+    else
+        fprintf(stderr, "%s: %s\n", command, *error.text != '\0' ? error.text : strerror(ENOMEM));
+    json_decref(project);
+    return NULL;
 }
 
 bool surroundings_are_local(const struct surroundings *surroundings)
 {
     enum runtime_choice choice = (enum runtime_choice)surroundings->settings->runtime;
-    json_t *project = choice == RUNTIME_AUTO ? read_project(surroundings->settings) : NULL;
+    json_t *project = choice == RUNTIME_AUTO ? load_project(surroundings->settings, NULL) : NULL;
     const char *provider = json_string_value(json_object_get(json_object_get(project, "runtime"), "provider"));
     bool is_local = choice == RUNTIME_LOCAL;
 

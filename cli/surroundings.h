@@ -17,11 +17,18 @@ struct surroundings {
 /* argv[0] is not looked at. False after a message. Errors of settings are settings_load_errors(). */
 bool surroundings_open(struct surroundings *surroundings, const char *command, int argc, char *argv[])
     __attribute__((warn_unused_result));
+/* Of a folder, NULL: the one the settings say. False after a message, also about errors of settings. */
+bool surroundings_open_dir(struct surroundings *surroundings, const char *command, const char *project_dir)
+    __attribute__((warn_unused_result));
 void surroundings_close(struct surroundings *surroundings);
 
 /* The sandbox service's control API, with this key. False after a message. */
 bool surroundings_open_e2b(const struct surroundings *surroundings, const char *command, const char *key,
                            struct endpoint *endpoint) __attribute__((warn_unused_result));
+
+/* sandstorm.json, an object. NULL after a message. */
+json_t *surroundings_read_project(const struct surroundings *surroundings, const char *command)
+    __attribute__((warn_unused_result));
 
 /* Local sandboxes: by the settings, sandstorm.json, or for lack of an E2B key (http-api.md 3.5). */
 bool surroundings_are_local(const struct surroundings *surroundings);

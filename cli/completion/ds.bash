@@ -8,7 +8,7 @@ _ds_run_ids()
 
 _ds()
 {
-    local commands="query runs show cancel status replay doctor template init add serve check"
+    local commands="query runs show cancel status replay doctor template init add trigger webhook serve check"
     local server="--server --api-key --ca-file --cert --key --help"
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command="" choices="" i
 
@@ -30,7 +30,7 @@ _ds()
         ;;
     --status) choices="running completed error cancelled" ;;
     --transport) choices="http sse" ;;
-    -m | --model | -t | --timeout | --max-turns | --server | --api-key | --limit | --custom | --url | --header | --env)
+    -m | --model | -t | --timeout | --max-turns | -d | --data | -n | --next | --name | --server | --api-key | --limit | --custom | --url | --header | --env)
         return
         ;;
     *)
@@ -54,6 +54,15 @@ _ds()
             ;;
         add) choices="linear notion firecrawl exa github --custom --url --transport --header --env --force --project-dir --help" ;;
         template) choices="build list remove --e2b --local --cpus --memory --sdk-version --force --help" ;;
+        trigger)
+            choices="list test -d -n --data --next --json --project-dir $server"
+            if [[ $before == test ]]; then
+                choices=$(ds trigger list 2>/dev/null | sed -n '2,$s/ .*//p')
+            fi
+            ;;
+        webhook)
+            choices="register list delete test --name --json --project-dir $server"
+            ;;
         doctor) choices="--deep --help $(_ds_settings)" ;;
         serve) choices="--host --port --help $(_ds_settings)" ;;
         check)

@@ -29,6 +29,11 @@ class Webhooks:
         self.present[name] = json.loads(body)
         return web.json_response({"id": name} | self.present[name], status=201)
 
+    def listed(self) -> web.Response:
+        """GET /events/webhooks: no secret is shown again."""
+        shown = [{"id": name} | {key: value for key, value in hook.items() if key != "signatureSecret"} for name, hook in self.present.items()]
+        return web.json_response(shown)
+
     def delete(self, name: str) -> web.Response:
         """DELETE /events/webhooks/{id}."""
         known = self.present.pop(name, None) is not None

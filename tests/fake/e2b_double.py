@@ -264,6 +264,7 @@ class E2BDouble:
             ("POST", "/sandboxes", False): ("create", self._create),
             ("GET", "/v2/sandboxes", False): ("find" if self._names_a_run(request) else "survey", self._find),
             ("POST", "/events/webhooks", False): ("register", self._register),
+            ("GET", "/events/webhooks", False): ("registrations", self._registrations),
             ("GET", "/health", False): ("api_health", self._api_health),
             ("GET", "/health", True): ("probe", self._probe),
             ("POST", "/files", True): ("upload", self._upload),
@@ -350,6 +351,10 @@ class E2BDouble:
         """POST /events/webhooks."""
         self._check(entry, self.webhooks.breaches(body))
         return self.webhooks.register(body)
+
+    async def _registrations(self, _request, _body, _sandbox, _entry) -> web.Response:
+        """GET /events/webhooks."""
+        return self.webhooks.listed()
 
     async def _unregister(self, request, _body, _sandbox, _entry) -> web.Response:
         """DELETE /events/webhooks/{id}."""

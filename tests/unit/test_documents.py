@@ -101,7 +101,8 @@ def test_the_readme_names_every_setting_once():
     assert re.findall(r"^\| `([a-z0-9_]+)` \|", rows, re.MULTILINE) == settings()
 
 
-DS_COMMANDS = ["query", "runs", "show", "cancel", "status", "replay", "doctor", "template", "init", "add", "serve", "check"]
+DS_COMMANDS = ["query", "runs", "show", "cancel", "status", "replay", "doctor", "template", "init", "add", "trigger", "webhook",
+               "serve", "check"]  # fmt: skip
 # Options of all commands that ask a server: the manual has them once.
 DS_SERVER_OPTIONS = ["server", "api-key", "ca-file", "cert", "key"]
 
