@@ -227,6 +227,7 @@ tmpfilesdir   ?= $(prefix)/lib/tmpfiles.d
 logrotatedir  ?= $(sysconfdir)/logrotate.d
 completiondir ?= $(datadir)/bash-completion/completions
 INSTALL       ?= install
+GUIDES        := $(sort $(wildcard man/*.7))
 STARTERS      := $(sort $(wildcard cli/starters/*))
 
 # install_filled SOURCE,PATH: with the places where things are filled in.
@@ -248,7 +249,7 @@ INSTALLED_SETTINGS := s|^\# project_dir =$$|project_dir = $(sysconfdir)/sandstor
 
 install: all
 	$(Q)$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir)/sandstorm $(datadir)/sandstorm/agent \
-		$(datadir)/sandstorm/systemd $(mandir)/man1 $(mandir)/man5 $(mandir)/man8 $(sysconfdir)/sandstorm \
+		$(datadir)/sandstorm/systemd $(mandir)/man1 $(mandir)/man5 $(mandir)/man7 $(mandir)/man8 $(sysconfdir)/sandstorm \
 		$(systemunitdir) $(sysusersdir) $(tmpfilesdir) $(logrotatedir) $(completiondir)) \
 		$(STARTERS:cli/%=$(DESTDIR)$(datadir)/sandstorm/%)
 	$(Q)$(INSTALL) $(BUILD)/sandstorm $(BUILD)/ds $(DESTDIR)$(bindir)
@@ -261,6 +262,7 @@ install: all
 	$(Q)$(INSTALL) -m 644 systemd/local-runtime.conf $(DESTDIR)$(datadir)/sandstorm/systemd
 	$(Q)$(INSTALL) -m 644 man/ds.1 $(DESTDIR)$(mandir)/man1
 	$(Q)$(INSTALL) -m 644 man/sandstorm.conf.5 $(DESTDIR)$(mandir)/man5
+	$(Q)$(INSTALL) -m 644 $(GUIDES) $(DESTDIR)$(mandir)/man7
 	$(Q)$(INSTALL) -m 644 man/sandstorm.8 man/sandboxd.8 $(DESTDIR)$(mandir)/man8
 	$(Q)$(call install_filled,systemd/sandstorm.service.in,$(systemunitdir)/sandstorm.service)
 	$(Q)$(INSTALL) -m 644 systemd/sandstorm.socket $(DESTDIR)$(systemunitdir)
@@ -277,7 +279,8 @@ install: all
 uninstall:
 	$(Q)rm -f $(addprefix $(DESTDIR),$(bindir)/sandstorm $(bindir)/ds $(mandir)/man1/ds.1 $(mandir)/man5/sandstorm.conf.5 \
 		$(mandir)/man8/sandstorm.8 $(mandir)/man8/sandboxd.8 $(systemunitdir)/sandstorm.service $(systemunitdir)/sandstorm.socket \
-		$(sysusersdir)/sandstorm.conf $(tmpfilesdir)/sandstorm.conf $(completiondir)/ds)
+		$(sysusersdir)/sandstorm.conf $(tmpfilesdir)/sandstorm.conf $(completiondir)/ds \
+		$(GUIDES:man/%=$(mandir)/man7/%))
 	$(Q)rm -rf $(DESTDIR)$(libexecdir)/sandstorm $(DESTDIR)$(datadir)/sandstorm
 
 # --- package ------------------------------------------------------------------------------------
@@ -339,9 +342,14 @@ $(BUILD)/layers-ok: $(BUILD)/libmaster.a $(BUILD)/libcommon.a tests/unit/layer_w
 	$(Q)$(CC) $(CSTD) $(LDFLAGS_ALL) -o $@ tests/unit/layer_worker_main.c -Wl,--whole-archive $(BUILD)/libmaster.a \
 		$(BUILD)/libcommon.a -Wl,--no-whole-archive
 
+# The compiler for the TypeScript of the manual, from its lock file.
+$(ROOT)/typescript/.stamp: tests/typescript/package.json tests/typescript/package-lock.json tests/typescript/.npmrc | deps-template
+	$(Q)rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && cd $(@D) && npm ci --prefer-offline --loglevel=error >/dev/null
+	@touch $@
+
 # Packages and SDKs have targets of their own: check-deb, check-vm, check-sdk. pytest comes last and runs the cmocka programs too (tests/unit/test_units.py): its summary is the last line.
 # -n auto: in several processes (tests/parallel.py); PYTEST_ARGS=-n0 runs them one after the other.
-check: all venv template
+check: all venv template $(ROOT)/typescript/.stamp
 	$(Q)$(MAKE) --no-print-directory $(UNITS) $(RACES) $(BENCH_TOOLS) $(BUILD)/layers-ok
 	$(Q)$(MAKE) --no-print-directory $(REPLAY_BUILD) replays
 	$(Q)node --test --test-reporter=spec $(sort $(wildcard agent/test/*.test.mjs))

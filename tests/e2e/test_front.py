@@ -1,4 +1,4 @@
-"""Behind nginx and haproxy, configured as sandstorm(8) says: events come at once, a client's leaving arrives, a server
+"""Behind nginx and haproxy, configured as sandstorm-deploy(7) says: events come at once, a client's leaving arrives, a server
 that stops gets nothing new and ends its streams."""
 
 import asyncio

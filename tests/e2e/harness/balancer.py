@@ -1,25 +1,14 @@
-"""nginx and haproxy in front of servers, with the configurations that sandstorm(8) shows."""
+"""nginx and haproxy in front of servers, with the configurations that sandstorm-deploy(7) shows."""
 
-import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .client import RawConnection
-from .server import REPOSITORY, Server, free_port
+from .examples import the_only
+from .server import Server, free_port
 from .waiting import deadline, eventually
-
-MANUAL = REPOSITORY / "man/sandstorm.8"
-
-
-def example(mark: str) -> str:
-    """The example of the manual that holds a text."""
-    blocks = re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$", MANUAL.read_text(), re.MULTILINE | re.DOTALL)
-    found = [block for block in blocks if mark in block]
-    assert len(found) == 1, f"{len(found)} examples with {mark!r}"
-    return found[0].replace("\\e", "\\")
-
 
 def replace_once(text: str, old: str, new: str) -> str:
     """The test's own addresses in place of the example's; the example must have it."""
@@ -69,7 +58,7 @@ def _running(command: list[str], port: int, folder: Path) -> Iterator[Balancer]:
 def running_nginx(folder: Path, server: Server) -> Iterator[Balancer]:
     """nginx with the manual's http block, as the user who runs this."""
     port = free_port()
-    http = replace_once(example("proxy_buffering"), "127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    http = replace_once(the_only("nginx").text, "127.0.0.1:8000", f"127.0.0.1:{server.port}")
     http = replace_once(http, "listen 80;", f"listen 127.0.0.1:{port};")
     paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     config = folder / "nginx.conf"
@@ -88,7 +77,7 @@ def running_haproxy(folder: Path, one: int, two: int, words: str = "", check_eve
     words: more for its default-server, in place of the header that tells who the client is.
     """
     port = free_port()
-    config = replace_once(example("leastconn"), "bind :80\n", f"bind 127.0.0.1:{port}\n")
+    config = replace_once(the_only("haproxy").text, "bind :80\n", f"bind 127.0.0.1:{port}\n")
     config = replace_once(config, "10.0.0.1:8000", f"127.0.0.1:{one}")
     config = replace_once(config, "10.0.0.2:8000", f"127.0.0.1:{two}")
     config = replace_once(config, "inter 1s", f"inter {check_every}")
