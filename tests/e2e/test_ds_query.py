@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness.client import script
-from harness.ds import CTRL_C, DS, FAILED, INTERRUPTED, OK, USAGE, check_sound, ds, ds_on_terminal, ds_shown, environment
+from harness.ds import CTRL_C, DS, FAILED, INTERRUPTED, OK, USAGE, ds, ds_checked, ds_on_terminal, ds_shown, environment
 from harness.server import free_port
 from harness.waiting import deadline, eventually
 
@@ -455,20 +455,12 @@ def test_over_a_unix_socket(start_server, folder):
     assert code == OK and "Then\nmore." in shown
 
 
-VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible"]
-
-
 @pytest.mark.parametrize("kind", ["query", "replay", "add"])
 def test_no_leak_and_no_bad_access(kind, shared, tmp_path):
-    """A sanitizer build brings its own checks."""
     said = ds(script(events=0), server=shared).stderr
     words = {
         "query": ["-o", "out", "-m", "x", script(events=2, lines=[says("é"), uses("Bash", x=1)], files={"a/b": "c"})],
         "replay": ["replay", said.rsplit(maxsplit=1)[-1]],
         "add": ["add", "exa"],
     }[kind]
-    memcheck = [] if b"__asan_init" in DS.read_bytes() else VALGRIND
-    run = subprocess.run([*memcheck, DS, *words], env=environment(shared), cwd=tmp_path, capture_output=True, check=False,
-                         timeout=deadline(60))  # fmt: skip
-    assert run.returncode == OK, run.stderr.decode()
-    check_sound(run.stderr.decode())
+    ds_checked(*words, server=shared, cwd=tmp_path)

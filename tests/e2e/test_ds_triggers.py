@@ -7,7 +7,7 @@ import time
 
 import pytest
 from harness.client import script
-from harness.ds import CTRL_C, FAILED, INTERRUPTED, OK, USAGE, ds, ds_on_terminal, ds_shown
+from harness.ds import CTRL_C, FAILED, INTERRUPTED, OK, USAGE, ds, ds_checked, ds_on_terminal, ds_shown
 from harness.server import free_port
 
 SECRET = "s3cret, printable"
@@ -178,3 +178,14 @@ def test_an_event_is_tried(start_server, project):
 def test_a_server_without_a_secret_says_so(server, project):
     run = ds("webhook", "test", server=server, cwd=project())
     assert run.returncode == OK and "took the unsigned event\nit has no secret" in run.stdout
+
+
+# --- memory ---
+
+
+def test_no_leak_and_no_bad_access(double, start_server, project):
+    folder = project(HOOK, NIGHTLY)
+    server = start_server("--project-dir", folder, env=WEBHOOK)
+    env = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url} | WEBHOOK
+    for words in (("trigger", "list"), ("trigger", "test", "push"), ("webhook", "register", "https://x.example"), ("webhook", "test")):
+        ds_checked(*words, server=server, env=env, cwd=folder)

@@ -60,13 +60,16 @@ def test_the_completion_completes(prefix, tmp_path):
     )
 
     def complete(*words: str) -> list[str]:
-        return subprocess.run(["bash", script, *words], check=True, capture_output=True, text=True).stdout.split()
+        return subprocess.run(["bash", script, *words], check=True, capture_output=True, text=True, cwd=tmp_path).stdout.split()
 
     assert complete("ds", "re") == ["replay"]
     assert complete("ds", "--server", "http://127.0.0.1:9", "runs", "--st") == ["--status"]
     assert complete("ds", "runs", "--status", "c") == ["completed", "cancelled"]
     assert complete("ds", "init", "s") == ["support-triage", "security-audit"]
     assert complete("ds", "add", "g") == ["github"]
+    assert complete("ds", "webhook", "re") == ["register"]
+    (tmp_path / "sandstorm.json").write_text('{"triggers": [{"name": "nightly", "type": "cron", "schedule": "@daily"}]}')
+    assert complete("ds", "trigger", "test", "n") == ["nightly"]
     assert "--graceful-timeout" in complete("ds", "serve", "--g")
 
 

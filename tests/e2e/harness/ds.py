@@ -17,6 +17,8 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 ANSWER_SECONDS = 20
 COLUMNS, ROWS = 100, 30
 CTRL_C = b"\x03"
+VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible"]
+VALGRIND_SECONDS = 60
 
 
 def environment(server=None, env: dict[str, str] | None = None) -> dict[str, str]:
@@ -39,6 +41,15 @@ def ds(*args: object, server=None, env=None, given: bytes = b"", cwd=None) -> su
     run.stdout, run.stderr = run.stdout.decode(), run.stderr.decode()
     check_sound(run.stderr)
     return run
+
+
+def ds_checked(*args: object, server=None, env=None, cwd=None) -> None:
+    """Runs it under valgrind, or with a sanitizer build's own checks: it must succeed, with no leak and no bad access."""
+    memcheck = [] if b"__asan_init" in DS.read_bytes() else VALGRIND
+    run = subprocess.run([*memcheck, DS, *map(str, args)], env=environment(server, env), cwd=cwd, capture_output=True, check=False,
+                         timeout=deadline(VALGRIND_SECONDS))  # fmt: skip
+    assert run.returncode == OK, run.stderr.decode()
+    check_sound(run.stderr.decode())
 
 
 class Screen:
