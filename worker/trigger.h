@@ -5,8 +5,8 @@
 #ifndef WORKER_TRIGGER_H
 #define WORKER_TRIGGER_H
 
-#include "common/environment.h"
 #include "common/cron.h"
+#include "common/environment.h"
 #include "worker/json_text.h"
 #include "worker/project_faults.h"
 

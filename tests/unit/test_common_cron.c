@@ -1,6 +1,6 @@
 /* Schedules: what is taken, and which instants they name. Thousands of instants more against a slow reference. */
-#include "tests/unit/unit.h"
 #include "common/cron.h"
+#include "tests/unit/unit.h"
 
 #include <time.h>
 
