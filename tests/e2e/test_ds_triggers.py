@@ -88,6 +88,9 @@ def test_a_webhook_that_is_refused(start_server, project):
     server = start_server("--project-dir", folder, env={"SANDSTORM_API_KEY": KEY})
     wrong = ds("trigger", "test", "push", server=server, cwd=folder, env={"HOOK_SECRET": "another"})
     assert wrong.returncode == FAILED and "refuses the secret" in wrong.stderr and wrong.stdout == ""
+    blind = ds("trigger", "test", "push", server=server, cwd=folder)  # the run begins, and cannot be looked at
+    assert blind.returncode == FAILED and "accepted as run" in blind.stdout and "the server wants its key" in blind.stderr
+    assert ds("trigger", "test", "push", server=server, cwd=folder, env={"SANDSTORM_API_KEY": KEY}).returncode == OK
     body = ds("trigger", "test", "push", "-d", "no json", server=server, cwd=folder)
     assert body.returncode == FAILED and "invalid JSON body" in body.stderr
     for words, reason in (("nope",), "has no trigger nope"), ((), "which trigger?"):
@@ -136,6 +139,8 @@ def test_registrations(double, project):
     rows = [re.split(r" {2,}", row.strip()) for row in ds("webhook", "list", env=env).stdout.splitlines()]
     assert rows == [["ID", "NAME", "ENABLED", "URL"], ["wh-1", "sandstorm", "yes", "https://me.example/webhooks/e2b"],
                     ["wh-2", "two", "yes", "https://two.example/webhooks/e2b"]]  # fmt: skip
+    code, shown = ds_shown("webhook", "list", env=env | {"NO_COLOR": "1"})
+    assert code == OK and [re.split(r" {2,}", row.strip()) for row in shown.splitlines()] == rows
     assert [hook["id"] for hook in json.loads(ds("webhook", "list", "--json", env=env).stdout)] == ["wh-1", "wh-2"]
     deleted = ds("webhook", "delete", "wh-1", "wh-9", env=env)
     assert deleted.returncode == FAILED and deleted.stdout == "wh-1 deleted\n" and "not deleted: wh-9" in deleted.stderr
