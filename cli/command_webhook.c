@@ -141,7 +141,10 @@ static int list_hooks(const struct webhook *webhook, int count, char *words[])
     hooks = http_json(&webhook->e2b, "GET", E2B_WEBHOOK_PATH, &code);
     if (hooks == NULL)
         return code;
-    if (webhook->json) {
+    if (!json_is_array(hooks)) {
+        fprintf(stderr, "%s: %s gave no list of registrations\n", webhook->command, webhook->e2b.name);
+        good = false;
+    } else if (webhook->json) {
         good = json_dumpf(hooks, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY) == 0;
         fputc('\n', stdout);
     } else {

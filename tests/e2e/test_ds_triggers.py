@@ -163,6 +163,9 @@ def test_what_registering_needs(double, project):
     double.inject("registrations", "status", status=401)
     wrong = ds("webhook", "list", env=env)
     assert wrong.returncode == FAILED and wrong.stdout == "" and wrong.stderr.startswith("ds webhook: ")
+    double.inject("registrations", "body", body="{}", status=200)
+    odd = ds("webhook", "list", env=env)
+    assert odd.returncode == FAILED and odd.stdout == "" and "gave no list of registrations" in odd.stderr
     assert not double.webhooks
 
 
