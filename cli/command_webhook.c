@@ -74,6 +74,7 @@ static int register_url(const struct webhook *webhook, const char *url, const ch
     json_t *body =
         json_pack("{s:s, s:s, s:b, s:s, s:[s, s, s]}", "name", webhook->name, "url", url, "enabled", 1,
                   "signatureSecret", secret, "events", E2B_EVENT_CREATED, E2B_EVENT_UPDATED, E2B_EVENT_KILLED);
+    struct terminal out;
     int code = DS_FAILED;
     json_t *answer = body != NULL ? http_json_body(&webhook->e2b, "POST", E2B_WEBHOOK_PATH, body, &code) : NULL;
 
@@ -82,7 +83,10 @@ static int register_url(const struct webhook *webhook, const char *url, const ch
     json_decref(body);
     if (answer == NULL)
         return code;
-    printf("registered %s for %s\n", format_text(json_object_get(answer, "id")), url);
+    terminal_open(&out, stdout);
+    fputs("registered ", stdout);
+    terminal_line(&out, format_text(json_object_get(answer, "id")));
+    printf(" for %s\n", url);
     json_decref(answer);
     return DS_OK;
 }

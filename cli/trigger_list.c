@@ -107,9 +107,14 @@ static bool add_rows(struct list *list, struct table *table, const json_t *trigg
                            : json_array_size(next) == 0 ? "-"
                                                         : format_instant(json_array_get(next, 0), texts)};
     bool good = table_add(table, cells);
+    struct terminal err;
 
-    if (reason != NULL)
-        fprintf(stderr, "%s: %s: no schedule: %s\n", list->command, cells[0], reason);
+    if (reason != NULL) {
+        terminal_open(&err, stderr);
+        fprintf(stderr, "%s: ", list->command);
+        terminal_line(&err, cells[0]);
+        fprintf(stderr, ": no schedule: %s\n", reason);
+    }
     for (size_t i = 1; good && i < json_array_size(next); i++) {
         const char *const more[] = {"", "", "", "", format_instant(json_array_get(next, i), texts)};
 

@@ -81,8 +81,11 @@ static void print_end(const json_t *record)
         fputs(": ", stdout);
         terminal_line(&out, error);
     }
-    if (error_code != NULL)
-        printf(" (%s)", error_code);
+    if (error_code != NULL) {
+        fputs(" (", stdout);
+        terminal_line(&out, error_code);
+        fputc(')', stdout);
+    }
     printf(", turns %s, cost %s, %s\n", format_count(json_object_get(record, "num_turns"), turns),
            format_cost(json_object_get(record, "cost_usd"), cost),
            format_seconds(json_object_get(record, "duration_secs"), time));

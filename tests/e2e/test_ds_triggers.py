@@ -148,6 +148,18 @@ def test_registrations(double, project):
     assert not double.webhooks
 
 
+def test_what_comes_from_outside_does_not_steer_the_terminal(double, project):
+    env = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "NO_COLOR": "1"} | WEBHOOK
+    double.inject("register", "body", body=json.dumps({"id": "wh\033[2J\n1"}), status=201)
+    code, shown = ds_shown("webhook", "register", "https://x.example", cwd=project(), env=env)
+    assert code == OK and "\033" not in shown and shown.count("\n") == 1
+    double.inject("registrations", "body", body=json.dumps([{"id": "\033]0;x\a", "name": "\033[1m", "url": "u"}]), status=200)
+    code, shown = ds_shown("webhook", "list", env=env)
+    assert code == OK and "\033" not in shown and "\a" not in shown
+    code, shown = ds_shown("trigger", "list", cwd=project(NIGHTLY | {"name": "\033[2J", "schedule": "x"}), env=env)
+    assert code == FAILED and "\033" not in shown
+
+
 def test_what_registering_needs(double, project):
     env = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url}
     for words, more, reason in (
