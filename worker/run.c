@@ -9,52 +9,22 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#define DEFAULT_TIMEOUT_S   300
 #define EXIT_GRACE_MS       10000 /* after a terminal line the process has this long to end */
 #define NEAR_END_OF_LIFE_MS 2000  /* a stream lost this close to the sandbox's end of life is a time-out */
 #define SHUTDOWN_TEXT       "server is shutting down"
-#define ID_DRAWS_MAX        10 /* one is enough, but for once in many lives */
 
 static void start_collecting(struct run *run, enum run_error error, const char *message);
 
 /* --- small things ------------------------------------------------------------------------------------ */
 
-/* A slot in the table under an id that nobody has. */
-static bool take_slot(struct run *run)
-{
-    struct run_host *host = run->host;
-
-    for (int i = 0; i < ID_DRAWS_MAX; i++) {
-        uint64_t id;
-
-        if (getrandom(&id, sizeof id, 0) != (ssize_t)sizeof id)
-            return false;
-        if (run_entry_take(&run->entry, host->scoreboard, host->serial, id)) {
-            run_id_format(id, run->id);
-            return true;
-        }
-    }
-    return false;
-}
-
-static void put_warning(struct run *run, const char *code, const char *message)
+void run_put_warning(struct run *run, const char *code, const char *message)
 {
     if (run->output.stream == NULL)
         return;
     event_stream_put_json(run->output.stream, json_pack("{s:s, s:s, s:s, s:s}", "type", "warning", "message", message,
                                                         "request_id", run->id, "code", code));
     event_stream_flush(run->output.stream);
-}
-
-static void log_start(const struct run *run)
-{
-    const char *name = run->model != NULL ? run->model : "-";
-    char clean[LOG_CLEAN_BUFFER];
-
-    log_info("run %s started model=%s timeout=%llds", run->id, log_clean(name, strlen(name), clean),
-             (long long)run->timeout_s);
 }
 
 /* Ends the run from the loop: for what is seen inside libcurl. */
@@ -69,7 +39,7 @@ static void on_output_failed(void *context, enum run_error error, const char *me
     event_active(run->deferred, 0, 0);
 }
 
-static void on_deferred(evutil_socket_t fd, short what, void *context)
+void run_on_deferred(evutil_socket_t fd, short what, void *context)
 {
     struct run *run = context;
     struct run_host *host = run->host;
@@ -104,6 +74,11 @@ static void on_client_drained(void *context)
         agent_stream_resume(run->agent);
 }
 
+struct event_stream_handlers run_client_handlers(struct run *run)
+{
+    return (struct event_stream_handlers){.on_drained = on_client_drained, .on_gone = on_client_gone, .context = run};
+}
+
 /* --- collecting --------------------------------------------------------------------------------------- */
 
 static void on_file(void *context, const char *path, struct spool *spool)
@@ -119,8 +94,8 @@ static void on_collected(void *context, bool incomplete)
 
     run->collection = NULL;
     if (incomplete)
-        put_warning(run, "files_incomplete",
-                    "not all files of the agent are returned: too many, too large, or unreadable");
+        run_put_warning(run, "files_incomplete",
+                        "not all files of the agent are returned: too many, too large, or unreadable");
     run_end(run, run->pending_error, run_pending_message(run));
 }
 
@@ -166,6 +141,12 @@ static void on_terminal_line(void *context)
     int64_t left_ms = run->deadline_ms - monotonic_ms();
 
     timer_start(run->deadline, left_ms < EXIT_GRACE_MS ? left_ms : EXIT_GRACE_MS);
+}
+
+struct agent_output_handlers run_output_handlers(struct run *run)
+{
+    return (struct agent_output_handlers){
+        .on_report = on_report, .on_terminal = on_terminal_line, .on_failed = on_output_failed, .context = run};
 }
 
 static void pause_if_full(struct run *run)
@@ -350,10 +331,10 @@ static void on_fallback(void *context, const char *message)
     struct run *run = context;
 
     run->is_fallback = true;
-    put_warning(run, "template_fallback", message);
+    run_put_warning(run, "template_fallback", message);
 }
 
-static void create_sandbox(struct run *run)
+void run_create_sandbox(struct run *run)
 {
     const struct creation_request request = {.run_id = run->id,
                                              .timeout_s = run->timeout_s,
@@ -369,7 +350,7 @@ static void create_sandbox(struct run *run)
 /* --- time --------------------------------------------------------------------------------------------- */
 
 /* The deadline, or the end of the grace after a terminal line. */
-static void on_deadline(evutil_socket_t fd, short what, void *context)
+void run_on_deadline(evutil_socket_t fd, short what, void *context)
 {
     struct run *run = context;
     char message[64];
@@ -401,173 +382,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *context)
     }
 }
 
-/* --- the beginning ------------------------------------------------------------------------------------ */
-
-void run_order_release(struct run_order *order)
-{
-    query_request_release(&order->request);
-    project_view_release(&order->view);
-    e2b_service_unref(order->service);
-    order->service = NULL;
-}
-
-/* T before the server's cap: the request's, else the project's. */
-static int64_t wanted_timeout_s(const struct run *run)
-{
-    if (run->request.timeout_s > 0)
-        return run->request.timeout_s;
-    return run->view.project->timeout_s > 0 ? run->view.project->timeout_s : DEFAULT_TIMEOUT_S;
-}
-
-/* NULL for none, and for lack of memory: it only names what is counted and logged. */
-static char *copy_model(const struct run *run)
-{
-    const json_t *model = run_model(&run->request, run->view.project);
-
-    return model != NULL ? strdup(json_string_value(model)) : NULL;
-}
-
-static struct run *run_new(struct run_host *host, struct run_order *order)
-{
-    struct run *run = calloc(1, sizeof *run);
-    const struct agent_output_handlers output = {
-        .on_report = on_report, .on_terminal = on_terminal_line, .on_failed = on_output_failed, .context = run};
-
-    if (run == NULL) {
-        run_order_release(order);
-        return NULL;
-    }
-    run->host = host;
-    run->state = RUN_CREATING;
-    run->request = order->request;
-    run->view = order->view;
-    run->e2b = (struct e2b_context){.http = host->http, .base = host->base, .service = order->service};
-    run->admitted_ms = monotonic_ms();
-    run->timeout_s = wanted_timeout_s(run);
-    run->model = copy_model(run);
-    run->agent_us = run->first_output_ms = -1;
-    run->deadline = evtimer_new(host->base, on_deadline, run);
-    run->deferred = event_new(host->base, -1, 0, on_deferred, run);
-    agent_output_init(&run->output, host->base, (size_t)host->settings->line_limit_bytes, &output);
-    if (run->deadline != NULL && run->deferred != NULL && take_slot(run))
-        return run;
-    run_free(run);
-    return NULL;
-}
-
-/* The record, seen and cancelled by all workers before the client hears of the run. trigger: NULL when it has one. */
-static void open_record(struct run *run, const char *trigger)
-{
-    const struct e2b_service *service = run->e2b.service;
-    const char *own_key = environment_value(run->view.environment, "E2B_API_KEY");
-
-    run_facts_admitted(&run->entry, &run->request, run->view.project, run->host->settings);
-    run->entry.record.is_local = service->unix_socket != NULL;
-    if (service->unix_socket == NULL && (own_key == NULL || strcmp(service->api_key, own_key) != 0))
-        run_entry_mark_foreign(&run->entry);
-    if (trigger != NULL)
-        run_entry_set(&run->entry, RUN_STRING_TRIGGER, trigger, strlen(trigger));
-    run_entry_publish(&run->entry);
-    history_append(run->host->history, run->entry.index);
-}
-
-/* T is capped by the setting `timeout`; the client is told (http-api.md 6.1). */
-static void cap_timeout(struct run *run)
-{
-    int64_t cap_s = run->host->settings->timeout_ms / 1000;
-    char message[128];
-
-    if (run->timeout_s <= cap_s)
-        return;
-    snprintf(message, sizeof message, "timeout of %lld s is lowered to the server's limit of %lld s",
-             (long long)run->timeout_s, (long long)cap_s);
-    put_warning(run, "timeout_capped", message);
-    run->timeout_s = cap_s;
-}
-
-/* What this version does not do is said, not left out in silence. */
-static void warn_of_remember(struct run *run)
-{
-    if (json_string_length(run->request.remember) > 0)
-        put_warning(run, "remember_ignored", "remember is ignored: this server keeps no memory of users");
-}
-
-/* The sandbox's configuration, then the sandbox. */
-static void configure(struct run *run)
-{
-    const struct agent_sources sources = {.request = &run->request,
-                                          .project = run->view.project,
-                                          .environment = run->view.environment,
-                                          .skills = run->view.skills,
-                                          .runner = &run->host->runner,
-                                          .project_dir = project_dir_path(run->host->project_dir),
-                                          .timeout_s = run->timeout_s};
-    bool built = agent_config_build(&run->config, &sources);
-
-    project_view_release(&run->view);
-    if (built)
-        create_sandbox(run);
-    else if (run->config.error != NULL)
-        run_end(run, RUN_ERROR_CONFIG, run->config.error);
-    else
-        run_end(run, RUN_ERROR_INTERNAL, "out of memory");
-}
-
-/* It goes on from here. */
-static void begin(struct run *run)
-{
-    TAILQ_INSERT_TAIL(&run->host->runs, run, link);
-    run->host->run_count++;
-    cap_timeout(run);
-    warn_of_remember(run);
-    log_start(run);
-    timer_start(run->deadline, run->host->settings->timeout_ms);
-}
-
-void run_start(struct run_host *host, struct exchange *exchange, struct run_order *order)
-{
-    struct run *run = run_new(host, order);
-    const struct event_stream_handlers handlers = {
-        .on_drained = on_client_drained, .on_gone = on_client_gone, .context = run};
-    struct event_stream *stream;
-
-    if (run == NULL) {
-        scoreboard_end_run(host->scoreboard, host->slot);
-        server_reply_internal(exchange, "out of memory");
-        return;
-    }
-    open_record(run, NULL);
-    run->access = server_access(exchange);
-    stream = event_stream_open(exchange, run->id, &handlers);
-    if (stream == NULL) {
-        run_end_unheard(run);
-        run_free(run);
-        return;
-    }
-    agent_output_listen(&run->output, stream);
-    begin(run);
-    configure(run);
-}
-
-bool run_start_detached(struct run_host *host, struct run_order *order, const char *trigger, const char *missing,
-                        uint64_t *id)
-{
-    struct run *run = run_new(host, order);
-
-    if (run == NULL) {
-        scoreboard_end_run(host->scoreboard, host->slot);
-        return false;
-    }
-    run->output.detached = true;
-    *id = run->entry.record.id;
-    open_record(run, trigger);
-    begin(run);
-    if (missing != NULL)
-        run_end(run, RUN_ERROR_CONFIG, missing);
-    else
-        configure(run);
-    return true;
-}
+/* --- all runs of a worker ------------------------------------------------------------------------------- */
 
 void run_end_wanted(struct run_host *host)
 {

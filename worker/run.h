@@ -1,7 +1,7 @@
 /*
  * run: one agent execution, from its admission to its one end (http-api.md sections 4 to 8).
  *
- * A run owns its request, its stream and its transfers. It ends once, in run_end() of run.c, by whoever sees the end
+ * A run owns its request, its stream and its transfers. It ends once, in run_end(), by whoever sees the end
  * first; everything else follows from the outcome.
  */
 #ifndef WORKER_RUN_H

@@ -1,5 +1,6 @@
 /*
- * run_internal: one run from inside, for run.c, its states, and run_end.c, its one end. Nobody else includes it.
+ * run_internal: one run from inside, for run_start.c, its beginning, run.c, its states, and run_end.c, its one end.
+ * Nobody else includes it.
  */
 #ifndef WORKER_RUN_INTERNAL_H
 #define WORKER_RUN_INTERNAL_H
@@ -56,6 +57,20 @@ struct run {
     int64_t expires_ms; /* end of the sandbox's time to live */
     TAILQ_ENTRY(run) link;
 };
+
+/* --- run.c --- */
+
+/* The configuration is built: the run goes on with its sandbox. */
+void run_create_sandbox(struct run *run);
+/* A warning event, where somebody listens. */
+void run_put_warning(struct run *run, const char *code, const char *message);
+/* What a run does when it is told something: by its agent's output, its client, its two events. */
+struct agent_output_handlers run_output_handlers(struct run *run);
+struct event_stream_handlers run_client_handlers(struct run *run);
+void run_on_deadline(evutil_socket_t fd, short what, void *context);
+void run_on_deferred(evutil_socket_t fd, short what, void *context);
+
+/* --- run_end.c --- */
 
 /* The one end, never called inside libcurl: called once, by whoever sees the end first. RUN_ERROR_NONE: the terminal
  * line decides; so it does with every later error. */
