@@ -30,6 +30,8 @@ static const char *const operations[METRIC_OPERATION_COUNT] = {
 static const char *const rejections[METRIC_REJECTED_COUNT] = {"max_runs", "body_memory", "stopping"};
 static const char *const skips[METRIC_SKIPPED_COUNT] = {"overlap", "full", "late"};
 
+static const char *const telemetry_signals[METRIC_TELEMETRY_COUNT] = {"traces", "metrics"};
+
 #define CHOICES(name, values)                                                                                          \
     .choice_name = (name), .choices = (values), .choice_count = sizeof(values) / sizeof *(values)
 
@@ -85,6 +87,9 @@ static const struct metric_family families[METRIC_COUNT] = {
                                 .help = "Firings of triggers that started no run.",
                                 .label = METRIC_LABEL_TRIGGER,
                                 CHOICES("reason", skips)},
+    [METRIC_TELEMETRY_DROPPED] = {.name = "sandstorm_telemetry_dropped_total",
+                                  .help = "Spans and series of metrics that no collector took.",
+                                  CHOICES("signal", telemetry_signals)},
 };
 
 static const char *const label_names[METRIC_LABEL_COUNT] = {

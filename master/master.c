@@ -53,18 +53,6 @@ void master_tell_ready(struct master *master)
     announce_ready(&master->announcement, &of);
 }
 
-static bool wants_telemetry(const struct environment *environment)
-{
-    static const char *const off[] = {"0", "false", "no", "off"};
-    const char *value = environment_value(environment, "SANDSTORM_TELEMETRY");
-
-    for (size_t i = 0; i < sizeof off / sizeof *off; i++) {
-        if (value != NULL && strcasecmp(value, off[i]) == 0)
-            return false;
-    }
-    return value != NULL;
-}
-
 /* All an operator relies on, before anything is started with it. */
 static void log_start(const struct master *master)
 {
@@ -81,8 +69,6 @@ static void log_start(const struct master *master)
              s->timeout_ms, s->worker_timeout_ms, s->graceful_timeout_ms);
     if (*s->api_key == '\0')
         log_warn("no SANDSTORM_API_KEY: every client is served");
-    if (wants_telemetry(start_environment(master)))
-        log_info("SANDSTORM_TELEMETRY and OTEL_* have no effect: this server sends no telemetry");
 }
 
 /* --- stop --------------------------------------------------------------------------------------- */

@@ -48,6 +48,7 @@ static _Noreturn void check_project_and_exit(const struct settings_load *load, s
     good = has_files && worker_check_tls(files) && good;
     tls_files_free(files);
     good = worker_check_upstream(settings) && good;
+    worker_check_telemetry(settings_load_environment(load));
     _exit(good ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 

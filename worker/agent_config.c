@@ -251,6 +251,7 @@ bool agent_config_build(struct agent_config *config, const struct agent_sources 
     if (config->vertex_key != NULL)
         add_file(config, AGENT_VERTEX_KEY_PATH, config->vertex_key, strlen(config->vertex_key));
     add_file(config, RUNNER_PATH, sources->runner->bytes, sources->runner->length);
+    config->has_skills = has_skills;
     if (!build_options(config, sources, has_skills))
         return false;
     add_file(config, AGENT_CONFIG_PATH, (const char *)evbuffer_pullup(config->options, -1),

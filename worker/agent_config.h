@@ -38,6 +38,7 @@ struct agent_config {
     size_t file_count;
     const struct skill_set *skills; /* a reference: files point into it */
     char *vertex_key;
+    bool has_skills;
     struct evbuffer *options; /* agent_config.json */
     char **paths;
     size_t path_count;

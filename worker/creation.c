@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "worker/run.h"
+#include "worker/trace_span.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@ struct creation {
     int64_t ttl_s;
     int64_t began_ms;
     struct run_lease_name lease;
+    struct trace_span *cleanup; /* of an abandoned one; NULL: none */
     bool is_fallback;
     bool abandoned;
     char first_message[E2B_MESSAGE_MAX_BYTES / 2]; /* why the fallback was needed */
@@ -33,6 +35,7 @@ static void creation_free(struct creation *creation)
 {
     e2b_service_unref(creation->e2b.service);
     json_decref(creation->env);
+    trace_span_free(creation->cleanup);
     free(creation);
 }
 
@@ -78,12 +81,15 @@ static void end(struct creation *creation, const struct e2b_result *result, stru
         creation_free(creation);
         return;
     }
-    if (sandbox != NULL)
+    if (sandbox != NULL) {
         kill_queue_add(host->kills, &(struct kill_order){.service = creation->e2b.service,
                                                          .sandbox_id = sandbox->id,
                                                          .run_id = creation->run_id,
                                                          .expires_ms = expires_ms,
-                                                         .lease = creation->lease});
+                                                         .lease = creation->lease,
+                                                         .cleanup = creation->cleanup});
+        creation->cleanup = NULL;
+    }
     e2b_sandbox_free(sandbox);
     creation_free(creation);
     host->create_count--;
@@ -209,9 +215,10 @@ struct creation *creation_start(struct run_host *host, const struct e2b_context 
     return NULL;
 }
 
-void creation_abandon(struct creation *creation)
+void creation_abandon(struct creation *creation, struct trace_span *cleanup)
 {
     creation->abandoned = true;
+    creation->cleanup = cleanup;
     creation->host->create_count++;
     e2b_create_abandon(creation->call, on_answer, creation);
 }

@@ -12,6 +12,7 @@
 #include "worker/e2b.h"
 
 struct run_host;
+struct trace_span;
 struct creation;
 
 struct creation_handlers {
@@ -36,8 +37,9 @@ struct creation *creation_start(struct run_host *host, const struct e2b_context 
 
 /*
  * The run has ended: what was sent is never cut, since a sandbox may come of it. It is awaited only to be deleted, and
- * counted in host->create_count until then. No handler is called any more.
+ * counted in host->create_count until then. No handler is called any more. cleanup: ends with the deletion, if there is
+ * one; taken over, may be NULL.
  */
-void creation_abandon(struct creation *creation);
+void creation_abandon(struct creation *creation, struct trace_span *cleanup);
 
 #endif

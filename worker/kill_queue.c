@@ -6,6 +6,7 @@
 #include "common/scoreboard.h"
 #include "worker/e2b_metrics.h"
 #include "worker/timer.h"
+#include "worker/trace_span.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #define AFTER_EXPIRY_MS    60000
 #define SLOW_WAIT_MS       LARGEST_WAIT_MS
 #define UNAUTHORIZED_TRIES 3
+#define NOT_DELETED        "sandbox_not_deleted" /* error of the span */
 
 /* One sandbox to be deleted. */
 struct kill {
@@ -30,6 +32,7 @@ struct kill {
     char run_id[RUN_ID_DIGITS + 1];
     int64_t expires_ms;
     struct run_lease_name lease;
+    struct trace_span *cleanup;
     int tries;
     TAILQ_ENTRY(kill) link;
 };
@@ -54,13 +57,17 @@ static void kill_free(struct kill *kill)
     if (kill->retry_timer != NULL)
         event_free(kill->retry_timer);
     e2b_service_unref(kill->service);
+    trace_span_free(kill->cleanup);
     free(kill);
 }
 
-static void kill_done(struct kill *kill)
+/* reason: why it is given up; NULL: it is deleted. */
+static void kill_done(struct kill *kill, const char *reason)
 {
     struct kill_queue *queue = kill->queue;
 
+    trace_span_end(kill->cleanup, kill->sandbox_id, reason != NULL ? NOT_DELETED : NULL, reason != NULL ? reason : "");
+    kill->cleanup = NULL;
     kill_queue_forget_lease(queue, kill->lease);
     kill_free(kill);
     if (queue->length == 0 && queue->on_empty != NULL)
@@ -119,7 +126,7 @@ static void give_up(struct kill *kill, const char *blame, const char *reason)
 
     log_error("run %s: sandbox %s is not deleted after %d tries%s: %s; it ends with its time to live", kill->run_id,
               kill->sandbox_id, kill->tries, blame, log_clean(reason, strlen(reason), clean));
-    kill_done(kill);
+    kill_done(kill, reason);
 }
 
 static void try_later(struct kill *kill, int64_t wait_ms, const char *reason)
@@ -140,7 +147,7 @@ static void act(struct kill *kill, enum kill_action action, const struct http_an
     switch (action) {
     case KILL_DONE:
         log_debug("run %s: sandbox %s deleted", kill->run_id, kill->sandbox_id);
-        kill_done(kill);
+        kill_done(kill, NULL);
         break;
     case KILL_RETRY:
         try_later(kill, back_off_ms(kill, answer->retry_after_s), reason);
@@ -240,6 +247,7 @@ void kill_queue_add(struct kill_queue *queue, const struct kill_order *order)
     if (kill == NULL || (kill->retry_timer = evtimer_new(queue->base, on_retry, kill)) == NULL) {
         log_error("run %s: no memory to delete sandbox %s; it ends with its time to live", order->run_id,
                   order->sandbox_id);
+        trace_span_free(order->cleanup);
         free(kill);
         return;
     }
@@ -247,6 +255,7 @@ void kill_queue_add(struct kill_queue *queue, const struct kill_order *order)
     kill->service = e2b_service_ref(order->service);
     kill->expires_ms = order->expires_ms;
     kill->lease = order->lease;
+    kill->cleanup = order->cleanup;
     snprintf(kill->sandbox_id, sizeof kill->sandbox_id, "%s", order->sandbox_id);
     snprintf(kill->run_id, sizeof kill->run_id, "%s", order->run_id);
     TAILQ_INSERT_TAIL(&queue->kills, kill, link);

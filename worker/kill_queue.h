@@ -11,6 +11,7 @@
 #include "worker/e2b.h"
 
 struct kill_queue;
+struct trace_span;
 
 /* The scoreboard, which has the leases, stays with the caller. */
 struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *base, struct scoreboard *scoreboard)
@@ -18,13 +19,14 @@ struct kill_queue *kill_queue_new(struct http_client *http, struct event_base *b
 /* Forgets what is left. Its leases stay: another worker deletes it, or its time to live does. */
 void kill_queue_free(struct kill_queue *queue);
 
-/* A sandbox to be deleted; strings are copied. */
+/* A sandbox to be deleted; strings are copied, the span is taken over. */
 struct kill_order {
     struct e2b_service *service;
     const char *sandbox_id;
     const char *run_id;
     int64_t expires_ms;          /* end of the sandbox's time to live, CLOCK_MONOTONIC */
     struct run_lease_name lease; /* DELETING until it is gone; id 0: none */
+    struct trace_span *cleanup;  /* ends with the deletion; NULL: none */
 };
 
 /* The DELETE is on its way when this returns. */

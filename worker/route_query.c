@@ -93,6 +93,8 @@ void route_query(struct exchange *exchange)
         server_reply_retry(exchange, "Server is shutting down");
         return;
     }
+    if (context->host->telemetry != NULL)
+        trace_context_read(&order.caller, evhttp_request_get_input_headers(exchange->request));
     switch (query_request_parse(exchange->body, exchange->body_length, &order.request, &errors)) {
     case QUERY_OK:
         order.view = project_dir_look(context->host->project_dir);

@@ -51,7 +51,7 @@ static enum trigger_firing admit(const struct route_context *context, const stru
 }
 
 enum trigger_firing route_fire(const struct route_context *context, const struct trigger *trigger, json_t *prompt,
-                               uint64_t *run_id)
+                               const struct evkeyvalq *headers, uint64_t *run_id)
 {
     struct run_order order = {.service = NULL};
 
@@ -59,6 +59,8 @@ enum trigger_firing route_fire(const struct route_context *context, const struct
         query_request_release(&order.request);
         return TRIGGER_NO_MEMORY;
     }
+    if (headers != NULL && context->host->telemetry != NULL)
+        trace_context_read(&order.caller, headers);
     order.view = project_dir_look(context->host->project_dir);
     return admit(context, trigger, &order, run_id);
 }
@@ -79,7 +81,8 @@ static void fire(struct exchange *exchange, const struct trigger *trigger, json_
 {
     uint64_t run_id;
 
-    switch (route_fire(exchange->context, trigger, prompt, &run_id)) {
+    switch (
+        route_fire(exchange->context, trigger, prompt, evhttp_request_get_input_headers(exchange->request), &run_id)) {
     case TRIGGER_FIRED:
         reply_accepted(exchange, trigger, run_id);
         break;

@@ -55,9 +55,12 @@ enum trigger_firing {
     TRIGGER_NO_MEMORY,
 };
 
-/* Starts the run of a trigger with this prompt, taken over. TRIGGER_FIRED: *run_id names it. */
+/*
+ * Starts the run of a trigger with this prompt, taken over. headers: of the request that fires it; NULL: there is none.
+ * TRIGGER_FIRED: *run_id names it.
+ */
 enum trigger_firing route_fire(const struct route_context *context, const struct trigger *trigger, json_t *prompt,
-                               uint64_t *run_id) __attribute__((warn_unused_result));
+                               const struct evkeyvalq *headers, uint64_t *run_id) __attribute__((warn_unused_result));
 
 /* The sandbox service that the environment alone chooses (3.5); the caller's. NULL for lack of memory. */
 struct e2b_service *route_service(const struct route_context *context) __attribute__((warn_unused_result));

@@ -93,6 +93,7 @@ static void on_collected(void *context, bool incomplete)
     struct run *run = context;
 
     run->collection = NULL;
+    run_trace_stage(run, RUN_STAGE_NONE, RUN_ERROR_NONE, "");
     if (incomplete)
         run_put_warning(run, "files_incomplete",
                         "not all files of the agent are returned: too many, too large, or unreadable");
@@ -113,11 +114,13 @@ static void start_collecting(struct run *run, enum run_error error, const char *
     run_let_go_of_agent(run);
     event_del(run->deadline);
     agent_output_stop(&run->output);
+    run_trace_stage(run, RUN_STAGE_NONE, run_error_in_effect(run, error), run_pending_message(run));
     if (run->output.detached) {
         run_end(run, error, run_pending_message(run));
         return;
     }
     run->state = RUN_COLLECTING;
+    run_trace_stage(run, RUN_STAGE_COLLECT, RUN_ERROR_NONE, "");
     run->collection = collection_start(&run->e2b, run->sandbox, &limits, run->inputs, &handlers);
     if (run->collection == NULL)
         run_end(run, error, run_pending_message(run));
@@ -245,6 +248,7 @@ static void start_agent(struct run *run)
     };
 
     run->state = RUN_STARTING;
+    run_trace_stage(run, RUN_STAGE_EXECUTE, RUN_ERROR_NONE, "");
     run->agent = agent_stream_open(&run->e2b, run->sandbox, &request);
     if (run->agent == NULL)
         run_end(run, RUN_ERROR_INTERNAL, "out of memory");
@@ -266,6 +270,7 @@ static void on_installed(void *context, const struct e2b_result *result)
 static void install_sdk(struct run *run)
 {
     run->state = RUN_INSTALLING;
+    run_trace_stage(run, RUN_STAGE_INSTALL, RUN_ERROR_NONE, "");
     run->install =
         template_install_start(&run->e2b, run->sandbox, run->host->settings->agent_sdk_version, on_installed, run);
     if (run->install == NULL)
@@ -321,6 +326,7 @@ static void on_created(void *context, const struct e2b_result *result, struct e2
     log_info("run %s sandbox %s created", run->id, sandbox->id);
     set_deadline(run, ttl_s);
     run->state = RUN_UPLOADING;
+    run_trace_stage(run, RUN_STAGE_UPLOAD, RUN_ERROR_NONE, "");
     run->upload = e2b_upload(&run->e2b, sandbox, run->config.files, run->config.file_count, on_uploaded, run);
     if (run->upload == NULL)
         run_end(run, RUN_ERROR_INTERNAL, "out of memory");
@@ -342,6 +348,7 @@ void run_create_sandbox(struct run *run)
                                              .lease = run_entry_lease_name(&run->entry)};
     const struct creation_handlers handlers = {.on_fallback = on_fallback, .on_created = on_created, .context = run};
 
+    run_trace_stage(run, RUN_STAGE_CREATE, RUN_ERROR_NONE, "");
     run->creation = creation_start(run->host, &run->e2b, &request, &handlers);
     if (run->creation == NULL)
         run_end(run, RUN_ERROR_INTERNAL, "out of memory");

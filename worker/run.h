@@ -15,6 +15,7 @@
 #include "worker/project_dir.h"
 #include "worker/stray_search.h"
 #include "worker/template_memory.h"
+#include "worker/trace_context.h"
 
 #include <sys/queue.h>
 
@@ -35,6 +36,7 @@ struct run_host {
     const char *instance;
     struct project_dir *project_dir;
     struct history *history;
+    struct telemetry *telemetry; /* NULL: none is sent */
     struct agent_runner runner;
     struct template_memory templates;
     struct run_list runs;
@@ -52,6 +54,7 @@ struct run_order {
     struct query_request request;
     struct project_view view; /* of the project directory, as it was when the request was checked */
     struct e2b_service *service;
+    struct trace_context caller; /* whose trace the run belongs to */
 };
 
 void run_order_release(struct run_order *order);

@@ -63,18 +63,24 @@ static void let_go_of_sandbox(struct run *run)
     template_install_cancel(run->install);
     run->install = NULL;
     if (run->creation != NULL)
-        creation_abandon(run->creation);
+        creation_abandon(run->creation, run_trace_cleanup(run));
     else if (run->sandbox != NULL)
         kill_queue_add(run->host->kills, &(struct kill_order){.service = run->e2b.service,
                                                               .sandbox_id = run->sandbox->id,
                                                               .run_id = run->id,
                                                               .expires_ms = run->expires_ms,
-                                                              .lease = run_entry_lease_name(&run->entry)});
+                                                              .lease = run_entry_lease_name(&run->entry),
+                                                              .cleanup = run_trace_cleanup(run)});
 }
 
 bool run_has_terminal_line(const struct run *run)
 {
     return run->output.report.ending != AGENT_NOT_ENDED;
+}
+
+enum run_error run_error_in_effect(const struct run *run, enum run_error error)
+{
+    return run_has_terminal_line(run) ? error_of_report(&run->output.report) : error;
 }
 
 /* The server's own terminal event, if there was no terminal line and somebody listens (http-api.md section 8). */
@@ -133,8 +139,7 @@ static enum run_error close_record(struct run *run, enum run_error error)
 {
     bool cancelled = run_entry_begin_end(&run->entry);
 
-    if (run_has_terminal_line(run))
-        error = error_of_report(&run->output.report);
+    error = run_error_in_effect(run, error);
     if (cancelled) {
         error = RUN_ERROR_CANCELLED;
         run_set_pending(run, error, RUN_CANCELLED_TEXT);
@@ -160,6 +165,7 @@ void run_end(struct run *run, enum run_error error, const char *message)
     let_go_of_sandbox(run);
     error = close_record(run, error);
     finish_stream(run, error, run_pending_message(run));
+    run_trace_end(run, error, run_pending_message(run));
     log_end(run, error);
     TAILQ_REMOVE(&host->runs, run, link);
     host->run_count--;
@@ -186,6 +192,7 @@ void run_free(struct run *run)
     agent_config_release(&run->config);
     query_request_release(&run->request);
     input_files_free(run->inputs);
+    run_trace_free(run);
     agent_output_release(&run->output);
     if (run->deadline != NULL)
         event_free(run->deadline);

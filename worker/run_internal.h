@@ -11,6 +11,7 @@
 #include "worker/creation.h"
 #include "worker/input_files.h"
 #include "worker/run.h"
+#include "worker/run_trace.h"
 #include "worker/template_install.h"
 
 enum run_state {
@@ -33,6 +34,7 @@ struct run {
     struct agent_config config;   /* until the upload is over */
     struct input_files *inputs;   /* from then on */
     struct e2b_context e2b;
+    struct run_trace *trace;     /* NULL: none is kept */
     struct access_entry *access; /* of its request, until the run has ended; NULL: none */
     struct creation *creation;
     struct template_install *install;
@@ -85,6 +87,8 @@ void run_set_pending(struct run *run, enum run_error error, const char *message)
 const char *run_pending_message(const struct run *run);
 
 bool run_has_terminal_line(const struct run *run);
+/* What the run ends with if it ends with this: the terminal line decides. */
+enum run_error run_error_in_effect(const struct run *run, enum run_error error);
 /* The agent has ended, or nobody waits for its end. */
 void run_let_go_of_agent(struct run *run);
 

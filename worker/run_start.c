@@ -66,7 +66,7 @@ static char *copy_model(const struct run *run)
     return model != NULL ? strdup(json_string_value(model)) : NULL;
 }
 
-static struct run *run_new(struct run_host *host, struct run_order *order)
+static struct run *run_new(struct run_host *host, struct run_order *order, const char *trigger)
 {
     struct run *run = calloc(1, sizeof *run);
     struct agent_output_handlers output;
@@ -85,6 +85,7 @@ static struct run *run_new(struct run_host *host, struct run_order *order)
     run->timeout_s = wanted_timeout_s(run);
     run->model = copy_model(run);
     run->agent_us = run->first_output_ms = -1;
+    run_trace_begin(run, &order->caller, trigger);
     run->deadline = evtimer_new(host->base, run_on_deadline, run);
     run->deferred = event_new(host->base, -1, 0, run_on_deferred, run);
     agent_output_init(&run->output, host->base, (size_t)host->settings->line_limit_bytes, &output);
@@ -144,9 +145,10 @@ static void configure(struct run *run)
     bool built = agent_config_build(&run->config, &sources);
 
     project_view_release(&run->view);
-    if (built)
+    if (built) {
+        run_trace_put_env(run, run->config.env);
         run_create_sandbox(run);
-    else if (run->config.error != NULL)
+    } else if (run->config.error != NULL)
         run_end(run, RUN_ERROR_CONFIG, run->config.error);
     else
         run_end(run, RUN_ERROR_INTERNAL, "out of memory");
@@ -165,7 +167,7 @@ static void begin(struct run *run)
 
 void run_start(struct run_host *host, struct exchange *exchange, struct run_order *order)
 {
-    struct run *run = run_new(host, order);
+    struct run *run = run_new(host, order, NULL);
     struct event_stream_handlers handlers;
     struct event_stream *stream;
 
@@ -191,7 +193,7 @@ void run_start(struct run_host *host, struct exchange *exchange, struct run_orde
 bool run_start_detached(struct run_host *host, struct run_order *order, const char *trigger, const char *missing,
                         uint64_t *id)
 {
-    struct run *run = run_new(host, order);
+    struct run *run = run_new(host, order, trigger);
 
     if (run == NULL) {
         scoreboard_end_run(host->scoreboard, host->slot);

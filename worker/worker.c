@@ -15,6 +15,7 @@
 #include "worker/run.h"
 #include "worker/scheduler.h"
 #include "worker/service_probe.h"
+#include "worker/telemetry.h"
 #include "worker/timer.h"
 #include "worker/tls.h"
 #include "worker/trigger_prompt.h"
@@ -103,7 +104,7 @@ static void leave_if_idle(void *context)
         end_now(worker);
         return;
     }
-    if (worker->phase != PHASE_SERVING && is_idle(worker))
+    if (worker->phase != PHASE_SERVING && is_idle(worker) && telemetry_flush(worker->host.telemetry))
         event_base_loopexit(worker->base, NULL);
 }
 
@@ -163,7 +164,7 @@ static enum schedule_outcome fire(void *context, const struct trigger *trigger, 
 
     if (prompt == NULL)
         return SCHEDULE_FAILED;
-    switch (route_fire(&worker->routing, trigger, prompt, run_id)) {
+    switch (route_fire(&worker->routing, trigger, prompt, NULL, run_id)) {
     case TRIGGER_FIRED:
         return SCHEDULE_FIRED;
     case TRIGGER_FULL:
@@ -181,6 +182,7 @@ static void be_elected(struct worker *worker)
         return;
     scheduler_start(worker->scheduler);
     registration_start(worker->registration);
+    telemetry_elect(worker->host.telemetry);
 }
 
 /* --- master ------------------------------------------------------------------------------------------- */
@@ -190,6 +192,7 @@ static void obey(struct worker *worker, char message)
     switch (message) {
     case MASTER_SAYS_DRAIN:
         registration_resign(worker->registration);
+        telemetry_resign(worker->host.telemetry);
         drain(worker);
         break;
     case MASTER_SAYS_STOP:
@@ -345,6 +348,10 @@ static bool set_up(struct worker *worker)
     host->history = history_new(worker->base, context->scoreboard, context->slot, context->state_dir);
     host->project_dir =
         project_dir_new(worker->base, context->settings->project_dir, context->project_store, context->environment);
+    host->telemetry = telemetry_new(
+        telemetry_options_read(context->environment, context->instance, NULL),
+        &(struct telemetry_context){
+            .base = worker->base, .scoreboard = context->scoreboard, .on_flushed = leave_if_idle, .context = worker});
     host->on_progress = leave_if_idle;
     host->tell_owner = tell_owner;
     host->context = worker;
@@ -395,6 +402,7 @@ static void tear_down(struct worker *worker)
     http_client_free(worker->http);
     project_dir_free(worker->host.project_dir);
     history_free(worker->host.history);
+    telemetry_free(worker->host.telemetry);
     agent_runner_release(&worker->host.runner);
     for (size_t i = 0; i < 2; i++) {
         if (worker->signals[i] != NULL)
@@ -444,6 +452,11 @@ bool worker_check_tls(const struct tls_files *files)
 bool worker_check_upstream(const struct settings *settings)
 {
     return upstream_check(settings->ca_file, settings->proxy);
+}
+
+void worker_check_telemetry(const struct environment *environment)
+{
+    telemetry_check(environment);
 }
 
 bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)

@@ -77,6 +77,9 @@ bool worker_check_tls(const struct tls_files *files) __attribute__((warn_unused_
 /* Are ca_file and proxy good to reach the sandbox service with? Likewise for a child. */
 bool worker_check_upstream(const struct settings *settings) __attribute__((warn_unused_result));
 
+/* Says in the log where telemetry goes, and what of its variables cannot be used, if it is on. Likewise for a child. */
+void worker_check_telemetry(const struct environment *environment);
+
 /*
  * The history of runs on disk, for the master's children too: into the table at start, before any worker; and made
  * small again, at any time. False after a log line.

@@ -83,13 +83,6 @@ def test_a_server_without_a_key_says_so_once(project, start_server):
     assert server.stderr.count("no SANDSTORM_API_KEY: every client is served") == 1
 
 
-@pytest.mark.parametrize(("value", "lines"), [("1", 1), ("true", 1), ("0", 0), ("False", 0), ("", 0)])
-def test_telemetry_that_is_on_is_told_once_that_it_is_not_used(project, start_server, value, lines):
-    """15.3."""
-    server = start_server("--project-dir", project(f"SANDSTORM_TELEMETRY={value}", "OTEL_SERVICE_NAME=x"))
-    assert server.stderr.count("SANDSTORM_TELEMETRY") == lines
-
-
 def reload(server, said: str) -> None:
     """HUP; waits until the log says this anew."""
     before = server.stderr.count(said)

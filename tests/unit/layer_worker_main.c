@@ -25,6 +25,11 @@ bool worker_check_upstream(const struct settings *settings)
     return settings != NULL;
 }
 
+void worker_check_telemetry(const struct environment *environment)
+{
+    (void)environment;
+}
+
 bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)
 {
     return state_dir != NULL && scoreboard != NULL;

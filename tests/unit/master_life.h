@@ -66,6 +66,11 @@ bool worker_check_upstream(const struct settings *settings)
     return *settings->ca_file == '\0' && *settings->proxy == '\0';
 }
 
+void worker_check_telemetry(const struct environment *environment)
+{
+    (void)environment;
+}
+
 bool worker_restore_history(const char *state_dir, struct scoreboard *scoreboard)
 {
     assert_string_equal(state_dir, state_path);
