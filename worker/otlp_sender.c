@@ -115,7 +115,7 @@ static uint64_t count_rejected(const struct otlp_sender *sender, const struct ht
 
     if (rejected > 0)
         log_warn_limited("telemetry: the collector rejected %lld of %zu %s: %s", rejected, sender->entries,
-                         telemetry_signal_name(sender->signal),
+                         sender->signal == TELEMETRY_TRACES ? "spans" : "series",
                          reason != NULL ? log_clean(reason, strlen(reason), clean) : "no reason");
     json_decref(root);
     return rejected > 0 && (uint64_t)rejected <= sender->entries ? (uint64_t)rejected : 0;

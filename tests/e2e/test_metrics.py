@@ -88,7 +88,7 @@ async def test_a_fresh_server_shows_every_metric_of_the_contract(client, server)
         "sandstorm_webhook_events": "counter", "sandstorm_runs_active": "gauge", "sandstorm_max_runs": "gauge",
         "sandstorm_workers": "gauge", "sandstorm_kill_queue": "gauge", "sandstorm_admission_rejected": "counter",
         "sandstorm_trigger_skipped": "counter", "sandstorm_build_info": "gauge",
-        "sandstorm_first_event_seconds": "histogram",
+        "sandstorm_first_event_seconds": "histogram", "sandstorm_telemetry_dropped": "counter",
     } == seen.types  # fmt: skip
     health = (await client.get(f"{server.url}/health")).json()
     assert seen.value("build_info", version=health["version"]) == 1
