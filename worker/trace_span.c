@@ -31,10 +31,11 @@ struct trace_span *trace_span_begin(struct telemetry *telemetry, const struct tr
 void trace_span_end(struct trace_span *span, const char *sandbox_id, const char *error, const char *message)
 {
     const struct otlp_attribute attribute = {"sandstorm.sandbox_id", OTLP_STRING, {.string = sandbox_id}};
-    int64_t now_us = realtime_us();
+    int64_t now_us;
 
     if (span == NULL)
         return;
+    now_us = realtime_us();
     telemetry_add(span->telemetry, &(struct otlp_span){.name = span->name,
                                                        .kind = OTLP_KIND_CLIENT,
                                                        .context = &span->context,
