@@ -363,21 +363,20 @@ struct telemetry_options *telemetry_options_read(const struct environment *envir
 {
     struct reading reading = {.environment = environment, .on_fault = on_fault};
     const char *ca_file = environment_value(environment, "OTEL_EXPORTER_OTLP_CERTIFICATE");
+    struct telemetry_options *options = is_on(&reading) ? calloc(1, sizeof *options) : NULL;
 
-    if (!is_on(&reading))
+    if (options == NULL)
         return NULL;
-    reading.options = calloc(1, sizeof *reading.options);
-    if (reading.options == NULL)
-        return NULL;
+    reading.options = options;
     take_numbers(&reading);
     take_sampler(&reading);
     for (int i = 0; i < TELEMETRY_SIGNALS; i++)
         take_endpoint(&reading, (enum telemetry_signal)i);
     take_resource(&reading, instance);
-    reading.options->ca_file = strdup(ca_file != NULL ? ca_file : "");
-    if (!reading.failed && reading.options->ca_file != NULL)
-        return reading.options;
-    telemetry_options_free(reading.options);
+    options->ca_file = strdup(ca_file != NULL ? ca_file : "");
+    if (!reading.failed && options->ca_file != NULL)
+        return options;
+    telemetry_options_free(options);
     return NULL;
 }
 

@@ -420,7 +420,7 @@ async def test_a_stalled_collector_costs_a_run_less_than_one_percent(start, doub
 
     async def used() -> float:
         before = processor_seconds(pid)
-        answer = await query(client, server, script(flood_mib=8, bytes=32768))
+        answer = await query(client, server, script(flood_mib=4, bytes=32768))
         assert answer.events[-1]["type"] == "result"
         await double.until(lambda ledger: not ledger.alive(), 10, "the deletion")
         return processor_seconds(pid) - before
