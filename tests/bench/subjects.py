@@ -19,8 +19,6 @@ HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
 KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 NGINX = "/usr/sbin/nginx"
-NGINX_WORKERS = 2
-PYTHON_WORKERS = 2
 # Of the server's limits: a run more or less must not be refused.
 SPARE_RUNS = 64
 # What a worker of ours is to have for each of max_runs, and beside them (master/preflight.c).
@@ -74,7 +72,7 @@ def _instance(build: Path, upstream: Simulator, folder: Path, workers: int, max_
 
 
 @contextmanager
-def nginx(_build: Path, upstream: Simulator, folder: Path, _workers: int, streams: int):
+def nginx(_build: Path, upstream: Simulator, folder: Path, workers: int, streams: int):
     """The yardstick. It has two connections a stream, and its workers do not share evenly."""
     port = free_port()
     paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -82,7 +80,7 @@ def nginx(_build: Path, upstream: Simulator, folder: Path, _workers: int, stream
     trust = (f"proxy_ssl_verify on; proxy_ssl_name {SIMULATOR}; proxy_ssl_trusted_certificate {upstream.authority.certificate};"
              if upstream.authority else "")  # fmt: skip
     (folder / "nginx.conf").write_text(
-        f"daemon off;\nworker_processes {NGINX_WORKERS};\npid {folder}/nginx.pid;\nerror_log stderr crit;\n"
+        f"daemon off;\nworker_processes {workers};\npid {folder}/nginx.pid;\nerror_log stderr crit;\n"
         + ("user root;\n" if os.geteuid() == 0 else "")
         + f"events {{ worker_connections {streams * 2 + 512}; }}\n"
         f"http {{\naccess_log off;\n{paths}"
@@ -90,33 +88,33 @@ def nginx(_build: Path, upstream: Simulator, folder: Path, _workers: int, stream
         f' proxy_buffering off; proxy_set_header Connection ""; proxy_read_timeout 300s; {trust} }} }}\n}}\n'
     )
     with running([NGINX, "-e", "stderr", "-c", folder / "nginx.conf", "-p", folder], port) as process:
-        yield Subject([port], "/sse", children(process.pid, NGINX_WORKERS), [process.pid])
+        yield Subject([port], "/sse", children(process.pid, workers), [process.pid])
 
 
-def wait_for_workers(log: Path, process: subprocess.Popen) -> None:
+def wait_for_workers(log: Path, process: subprocess.Popen, workers: int) -> None:
     """Until all of uvicorn's answer; it listens before."""
     for _ in range(LISTEN_S * 20):
         said = log.read_text()
         assert process.poll() is None, f"uvicorn ended with {process.returncode}: {said}"
-        if said.count("Application startup complete") == PYTHON_WORKERS:
+        if said.count("Application startup complete") == workers:
             return
         time.sleep(0.05)
     raise AssertionError(f"uvicorn does not start: {said}")
 
 
 @contextmanager
-def python(build: Path, upstream: Simulator, folder: Path, _workers: int, _streams: int):
-    """FastAPI under uvicorn, as many processes as nginx has; the packages are there (see python_lack)."""
+def python(build: Path, upstream: Simulator, folder: Path, workers: int, _streams: int):
+    """FastAPI under uvicorn; the packages are there (see python_lack)."""
     port = free_port()
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "E2B_API_KEY": KEY, "E2B_URL": upstream.url}
     command = [venv(build) / "bin/python", "-B", "-m", "uvicorn", "python_relay:app", "--app-dir", HERE, "--host", "127.0.0.1",
-               "--port", port, "--workers", PYTHON_WORKERS, "--loop", "uvloop", "--http", "httptools", "--no-access-log",
+               "--port", port, "--workers", workers, "--loop", "uvloop", "--http", "httptools", "--no-access-log",
                "--backlog", 4096]  # fmt: skip
     log = folder / "uvicorn.log"
     with log.open("w") as output, running(command, port, env=env, cwd=folder, stdout=output, stderr=output) as process:
-        wait_for_workers(log, process)
-        workers = [pid for pid in children(process.pid, PYTHON_WORKERS) if "spawn_main" in procfs.command(pid)]
-        yield Subject([port], "/query", workers, [process.pid])
+        wait_for_workers(log, process, workers)
+        pids = [pid for pid in children(process.pid, workers) if "spawn_main" in procfs.command(pid)]
+        yield Subject([port], "/query", pids, [process.pid])
 
 
 @contextmanager
