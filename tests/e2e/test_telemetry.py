@@ -371,7 +371,7 @@ async def test_off_is_off(start, double, collector, client, env):
     assert "telemetry" not in server.stderr
 
 
-def test_the_check_tells_of_values_that_cannot_be_used(collector):
+def test_the_check_tells_of_values_that_cannot_be_used():
     done = run_program("--check", env={
         "E2B_API_KEY": "e2b_0", "SANDSTORM_TELEMETRY": "on", "OTEL_TRACES_SAMPLER": "s3cret", "OTEL_EXPORTER_OTLP_HEADERS": "s3cret",
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "s3cret://x", "OTEL_BSP_MAX_QUEUE_SIZE": "s3cret",
