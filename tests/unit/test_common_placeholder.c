@@ -28,7 +28,7 @@ static void test_variables(void **state)
         assert_int_equal(found.name_length, strlen(variables[i].name));
         assert_memory_equal(found.name, variables[i].name, found.name_length);
         assert_int_equal(found.fallback == NULL, variables[i].fallback == NULL);
-        if (found.fallback == NULL)
+        if (found.fallback == NULL || variables[i].fallback == NULL)
             continue;
         assert_int_equal(found.fallback_length, strlen(variables[i].fallback));
         assert_memory_equal(found.fallback, variables[i].fallback, found.fallback_length);
