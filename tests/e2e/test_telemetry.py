@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from statistics import median
 
 import pytest
 from harness import procfs
@@ -25,6 +26,7 @@ NOT_SAMPLED = f"00-{TRACE_ID}-{CALLER_ID}-00"
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "20"}  # milliseconds that spans wait for others
 NEVER = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_METRIC_EXPORT_INTERVAL": "3600000"}
 FLUSH_SECONDS = 5
+MEASUREMENTS_MAX = 10
 
 
 @pytest.fixture
@@ -414,25 +416,31 @@ def processor_seconds(pid: int) -> float:
 
 @pytest.mark.alone
 async def test_a_stalled_collector_costs_a_run_less_than_one_percent(start, double, collector, client):
-    """A worker is one thread: what it uses for a run bounds its throughput. What disturbs a measurement only adds: it goes on."""
-    server = start(OTEL_BSP_MAX_EXPORT_BATCH_SIZE="6")
+    """A worker is one thread: what it uses for a run bounds its throughput. A measurement that was disturbed is made again."""
+    # A request for each run, when it is over.
+    server = start(**NEVER | {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "6", "OTEL_EXPORTER_OTLP_TIMEOUT": "600000"})
     (pid,) = server.workers()
+    runs, ratios = 0, []
 
     async def used() -> float:
         before = processor_seconds(pid)
-        answer = await query(client, server, script(flood_mib=4, bytes=32768))
+        answer = await query(client, server, script(flood_mib=8, bytes=32768))
         assert answer.events[-1]["type"] == "result"
         await double.until(lambda ledger: not ledger.alive(), 10, "the deletion")
         return processor_seconds(pid) - before
 
-    served, stalled = [], []
-    while len(served) < 40 and not (len(served) >= 12 and min(stalled) < min(served) * 1.01):
+    async def used_while_it_answers() -> float:
+        await eventually_async(lambda: len(collector.spans) == 6 * runs, 10, "all spans so far")
+        return await used()
+
+    while len(ratios) < MEASUREMENTS_MAX and not (ratios and ratios[-1] < 1.01):
         collector.resume()
-        served += [await used() for _ in range(4)]
+        served = []
+        for _ in range(5):
+            served.append(await used_while_it_answers())
+            runs += 1
         collector.stall()
-        requests = len(collector.requests)
-        await ask(client, server, script(events=1))
-        await eventually_async(lambda before=requests: len(collector.requests) > before, 10, "a request that is not answered")
-        stalled += [await used() for _ in range(4)]
-    assert min(stalled) < min(served) * 1.01, f"{min(served) * 1e3:.2f} ms served, {min(stalled) * 1e3:.2f} ms stalled"
-    assert collector.spans
+        stalled = [await used() for _ in range(6)][1:]  # the end of the first is what is not answered
+        runs += 6
+        ratios.append(median(stalled) / median(served))
+    assert min(ratios) < 1.01, ratios
