@@ -164,7 +164,7 @@ static bool begin_collection(void)
     if (inputs != NULL)
         collection = collection_start(&world.e2b, &world.sandbox,
                                       &(struct collection_limits){.file_bytes = 10, .total_timeout_ms = 1000}, inputs,
-                                      &(struct collection_handlers){NULL});
+                                      &(struct collection_handlers){.context = NULL});
     if (collection != NULL)
         collection_cancel(collection);
     input_files_free(inputs);
@@ -183,8 +183,8 @@ static bool begin_install(void)
 
 static bool begin_list(void)
 {
-    struct sandbox_list *list =
-        sandbox_list_start(world.e2b.http, &world.service, "here", "run1", &(struct sandbox_list_handlers){NULL});
+    struct sandbox_list *list = sandbox_list_start(world.e2b.http, &world.service, "here", "run1",
+                                                   &(struct sandbox_list_handlers){.context = NULL});
 
     if (list != NULL)
         sandbox_list_cancel(list);
