@@ -72,7 +72,6 @@ async def test_a_worker_that_starts_while_the_file_is_broken_uses_what_the_other
     project.write({"model": "while it ran"})
     assert await model_of_a_run(client, double, server) == "while it ran"
     project.file.unlink()
-    await double.until(lambda ledger: not ledger.alive(), 5, "the deletion, for which nobody else has the key")
     (killed,) = server.workers()
     await double.until(lambda ledger: not ledger.alive(), 10, "the deletion: the caller's key dies with the worker")
     server.signal(signal.SIGKILL, killed)
@@ -133,6 +132,7 @@ async def test_another_runtime_needs_a_reload(start, project, double, client):
     assert answer.events[-1]["type"] == "result"
     assert server.stderr.count("runtime: a change takes effect with a reload") == 1
     (killed,) = server.workers()
+    await double.until(lambda ledger: not ledger.alive(), 10, "the deletion: the caller's key dies with the worker")
     server.signal(signal.SIGKILL, killed)
     await eventually_async(lambda: server.workers() not in (set(), {killed}), 5, "another worker")
     answer = await query(client, server, "hi", e2b_api_key=double.key)
