@@ -77,6 +77,7 @@ async def test_haproxy_tells_that_the_client_left(haproxy, double, client):
     await check_leaving_ends_the_run(haproxy, double, client)
 
 
+@pytest.mark.alone
 async def test_a_server_that_stops_is_drained_and_the_other_takes_its_clients(haproxy, pair, double, client):
     """No stream of either is cut, and nobody is refused."""
 
@@ -103,6 +104,7 @@ async def test_a_server_that_stops_is_drained_and_the_other_takes_its_clients(ha
     assert pair[0].stderr.count(" started model=") >= STREAMS // 4, "haproxy did not use both"
 
 
+@pytest.mark.alone  # haproxy gives its servers a second to answer a check
 async def test_one_of_two_is_upgraded_drained_and_replaced_under_load(tmp_path, start_server, double, client):
     """Also the one that comes back is another version, on the same address; what steers haproxy is /ready alone."""
     program, port = tmp_path / "sandstorm", free_port()

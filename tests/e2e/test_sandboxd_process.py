@@ -260,7 +260,8 @@ def test_input_after_the_close_is_refused(sandbox):
 def test_input_to_a_process_that_closed_its_stdin_is_an_error(sandbox):
     started = sandbox.start("exec 0<&-; echo closed; sleep 60", stdin=True)
     started.until(lambda result: result.stdout == b"closed\n")
-    answer = send(sandbox, started.pid)
+    # Until the init of the sandbox has let go of its own end, a write finds a pipe that somebody might read.
+    answer = wait_for(lambda: (sent := send(sandbox, started.pid)).status != 200 and sent, "the pipe to be broken")
     assert answer.json["code"] == "internal"
     assert "broken pipe" in answer.json["message"]
 
