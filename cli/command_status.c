@@ -37,7 +37,7 @@ static bool add_worker(struct table *table, const json_t *worker)
         format_count(json_object_get(worker, "live_runs"), live),
         format_count(json_object_get(worker, "connections"), connections),
         format_count(json_object_get(worker, "ended_runs"), ended),
-        format_duration(field_number(worker, "heartbeat_age_ms") / MS_PER_SECOND, age),
+        duration_text(field_number(worker, "heartbeat_age_ms") / MS_PER_SECOND, age),
     };
 
     return table_add(table, cells);
@@ -72,7 +72,7 @@ static void print_totals(const struct terminal *out, const struct endpoint *endp
     terminal_line(out, format_text(json_object_get(report, "instance")));
     fputs("\nstarted   ", stdout);
     terminal_line(out, format_instant(json_object_get(report, "started_at"), started));
-    printf(" UTC, %s ago\n", format_duration(field_number(report, "uptime_secs"), uptime));
+    printf(" UTC, %s ago\n", duration_text(field_number(report, "uptime_secs"), uptime));
     printf("runs      %.0f live of %.0f; since the start %.0f completed, %.0f error, %.0f cancelled, $%.4f\n",
            field_number(runs, "live"), field_number(runs, "max"), field_number(runs, "completed"),
            field_number(runs, "error"), field_number(runs, "cancelled"), field_number(report, "cost_usd"));

@@ -2,14 +2,14 @@
 #ifndef CLI_FORMAT_H
 #define CLI_FORMAT_H
 
+#include "common/duration_text.h"
+
 #include <jansson.h>
 #include <stddef.h>
 
-#define FORMAT_BYTES 40
+#define FORMAT_BYTES DURATION_TEXT_BYTES
 
-/* "3.2 s", "5 min 03 s", "2 h 05 min", "4 d 03 h". Returns out. */
-const char *format_duration(double seconds, char out[static FORMAT_BYTES]);
-/* "512 B", "3.4 KiB", "12.0 MiB". */
+/* Each returns out. "512 B", "3.4 KiB", "12.0 MiB". */
 const char *format_size(double bytes, char out[static FORMAT_BYTES]);
 
 /* Of a record or report; "-" for a null, of what may be outside text as it is. */

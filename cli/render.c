@@ -314,7 +314,7 @@ void render_summary(const struct render *render, double seconds, const char *run
     terminal_style(&render->err, STYLE_NONE);
     terminal_style(&render->err, STYLE_DIM);
     fprintf(stderr, " %.0f %s · $%.4f · %s · run ", render->turns, render->turns == 1 ? "turn" : "turns", render->cost,
-            format_duration(seconds, duration));
+            duration_text(seconds, duration));
     terminal_line(&render->err, run_id);
     terminal_style(&render->err, STYLE_NONE);
     fputc('\n', stderr);

@@ -3,6 +3,7 @@
  * clients are shown without control characters, and cut to the width of the terminal.
  */
 #include "common/clock.h"
+#include "common/duration_text.h"
 #include "common/run_table.h"
 #include "worker/number_text.h"
 #include "worker/run_record.h"
@@ -17,14 +18,11 @@
 #include <unistd.h>
 #include <wchar.h>
 
-#define SHOWN_RUNS_MAX     1000
-#define MODEL_COLUMNS      24
-#define FALLBACK_COLUMNS   80
-#define BEFORE_PROMPT      (16 + 2 + 7 + 2 + MODEL_COLUMNS + 2 + 5 + 2 + 9 + 2 + 11 + 2) /* columns */
-#define MICRO              1e6
-#define SECONDS_PER_MINUTE 60
-#define SECONDS_PER_HOUR   3600
-#define SECONDS_PER_DAY    86400
+#define SHOWN_RUNS_MAX   1000
+#define MODEL_COLUMNS    24
+#define FALLBACK_COLUMNS 80
+#define BEFORE_PROMPT    (16 + 2 + 7 + 2 + MODEL_COLUMNS + 2 + 5 + 2 + 9 + 2 + 11 + 2) /* columns */
+#define MICRO            1e6
 
 /* --- the live runs ---------------------------------------------------------------------------------------- */
 
@@ -136,21 +134,6 @@ static void print_cell(const char *text, size_t length, size_t columns)
     printf("%*s", (int)(columns - used), "");
 }
 
-/* "3.2 s", "5 min 03 s", "2 h 05 min", "4 d 03 h". */
-static void format_duration(double seconds, char *out, size_t size)
-{
-    long whole = (long)seconds;
-
-    if (seconds < SECONDS_PER_MINUTE)
-        snprintf(out, size, "%.1f s", seconds > 0 ? seconds : 0);
-    else if (whole < SECONDS_PER_HOUR)
-        snprintf(out, size, "%ld min %02ld s", whole / SECONDS_PER_MINUTE, whole % SECONDS_PER_MINUTE);
-    else if (whole < SECONDS_PER_DAY)
-        snprintf(out, size, "%ld h %02ld min", whole / SECONDS_PER_HOUR, whole % SECONDS_PER_HOUR / SECONDS_PER_MINUTE);
-    else
-        snprintf(out, size, "%ld d %02ld h", whole / SECONDS_PER_DAY, whole % SECONDS_PER_DAY / SECONDS_PER_HOUR);
-}
-
 static long long integer(const json_t *object, const char *key)
 {
     return json_integer_value(json_object_get(object, key));
@@ -164,9 +147,9 @@ static const char *string(const json_t *object, const char *key)
 static void print_totals(const json_t *report, pid_t master)
 {
     const json_t *runs = json_object_get(report, "runs");
-    char uptime[32];
+    char uptime[DURATION_TEXT_BYTES];
 
-    format_duration(json_real_value(json_object_get(report, "uptime_secs")), uptime, sizeof uptime);
+    duration_text(json_real_value(json_object_get(report, "uptime_secs")), uptime);
     printf("sandstorm %s runs: master %d, instance %s\n", string(report, "version"), (int)master,
            string(report, "instance"));
     printf("started   %s, %s ago\n", string(report, "started_at"), uptime);
@@ -186,9 +169,9 @@ static void print_workers(const json_t *report)
            "HEARTBEAT");
     json_array_foreach(workers, i, worker)
     {
-        char age[32];
+        char age[DURATION_TEXT_BYTES];
 
-        format_duration((double)integer(worker, "heartbeat_age_ms") / 1000, age, sizeof age);
+        duration_text((double)integer(worker, "heartbeat_age_ms") / 1000, age);
         printf("%-8lld  %10lld  %-8s  %5lld  %11lld  %7lld  %9s\n", integer(worker, "pid"),
                integer(worker, "generation"), string(worker, "state"), integer(worker, "live_runs"),
                integer(worker, "connections"), integer(worker, "ended_runs"), age);
@@ -202,14 +185,14 @@ static bool print_run(void *context, const struct run_copy *copy)
     size_t model_length, prompt_length;
     const char *model = run_copy_string(copy, RUN_STRING_MODEL, &model_length);
     const char *prompt = run_copy_string(copy, RUN_STRING_PROMPT, &prompt_length);
-    char id[RUN_ID_DIGITS + 1], turns[24] = "-", cost[32] = "-", duration[32];
+    char id[RUN_ID_DIGITS + 1], turns[24] = "-", cost[32] = "-", duration[DURATION_TEXT_BYTES];
 
     run_id_format(record->id, id);
     if (record->num_turns >= 0)
         snprintf(turns, sizeof turns, "%lld", (long long)record->num_turns);
     if (record->has_cost)
         snprintf(cost, sizeof cost, "$%.4f", record->cost_usd);
-    format_duration((double)(realtime_us() - record->started_us) / MICRO, duration, sizeof duration);
+    duration_text((double)(realtime_us() - record->started_us) / MICRO, duration);
     printf("%-16s  %-7s  ", id, run_status_name((enum run_status)record->status));
     print_cell(model != NULL ? model : "-", model != NULL ? model_length : 1, MODEL_COLUMNS);
     printf("  %5s  %9s  %11s  ", turns, cost, duration);
