@@ -1,5 +1,6 @@
 #include "common/metrics.h"
 
+#include "common/fnv1a.h"
 #include "common/log.h"
 #include "common/utf8_cut.h"
 
@@ -193,24 +194,15 @@ size_t metrics_bytes(void)
     return labels_bytes() + SCOREBOARD_SLOTS_MAX * work_out_shape().bytes;
 }
 
-static uint64_t mix(uint64_t hash, const char *bytes, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (unsigned char)bytes[i]) * UINT64_C(0x100000001b3); /* FNV-1a */
-    return hash;
-}
-
-#define HASH_START UINT64_C(0xcbf29ce484222325)
-
 uint64_t metrics_layout(void)
 {
-    uint64_t hash = HASH_START;
+    uint64_t hash = FNV1A_START;
 
     for (unsigned i = 0; i < METRIC_COUNT; i++) {
         const unsigned facts[] = {families[i].type, families[i].label, columns_of(&families[i])};
 
-        hash = mix(hash, families[i].name, strlen(families[i].name));
-        hash = mix(hash, (const char *)facts, sizeof facts);
+        hash = fnv1a(hash, families[i].name, strlen(families[i].name));
+        hash = fnv1a(hash, facts, sizeof facts);
     }
     return hash;
 }
@@ -254,7 +246,7 @@ static void write_label(struct shared_label *label, const char *value, size_t le
 static unsigned find_row(struct shared_label *labels, const char *value)
 {
     size_t length = utf8_cut(value, strnlen(value, METRICS_LABEL_MAX_BYTES + 1), METRICS_LABEL_MAX_BYTES);
-    uint64_t hash = mix(HASH_START, value, length);
+    uint64_t hash = fnv1a(FNV1A_START, value, length);
 
     if (length == strlen(OTHER) && memcmp(value, OTHER, length) == 0)
         return ROW_OTHER;

@@ -1,5 +1,6 @@
 #include "worker/project_dir.h"
 
+#include "common/fnv1a.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -74,10 +75,10 @@ static uint64_t number_of(const struct version *version)
                               (uint64_t)version->modified.tv_sec,
                               (uint64_t)version->modified.tv_nsec,
                               (uint64_t)version->changed.tv_nsec};
-    uint64_t number = 14695981039346656037u; /* FNV-1a over whole parts */
+    uint64_t number = FNV1A_START; /* FNV-1a over whole parts */
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        number = (number ^ parts[i]) * 1099511628211u;
+        number = (number ^ parts[i]) * FNV1A_PRIME;
     return number | 1;
 }
 

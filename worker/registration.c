@@ -1,6 +1,7 @@
 #include "worker/registration.h"
 
 #include "common/e2b_webhook.h"
+#include "common/fnv1a.h"
 #include "common/log.h"
 #include "common/small_file.h"
 #include "common/state_files.h"
@@ -49,16 +50,10 @@ struct span registration_secret(const struct scoreboard *scoreboard, const struc
 
 /* --- what is wanted --------------------------------------------------------------------------------------- */
 
-/* FNV-1a of what a registration says; never 0. */
+/* Of what a registration says; never 0. */
 static uint64_t key_of(const char *url, struct span secret)
 {
-    uint64_t key = 14695981039346656037u;
-
-    for (; *url != '\0'; url++)
-        key = (key ^ (unsigned char)*url) * 1099511628211u;
-    for (size_t i = 0; i < secret.length; i++)
-        key = (key ^ (unsigned char)secret.bytes[i]) * 1099511628211u;
-    return key | 1;
+    return fnv1a(fnv1a(FNV1A_START, url, strlen(url)), secret.bytes, secret.length) | 1;
 }
 
 struct registration *registration_new(const struct registration_options *options)

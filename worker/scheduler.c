@@ -1,6 +1,7 @@
 #include "worker/scheduler.h"
 
 #include "common/clock.h"
+#include "common/fnv1a.h"
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/metrics.h"
@@ -67,18 +68,12 @@ static int64_t now_s(void)
 
 /* --- places in the scoreboard ------------------------------------------------------------------------------ */
 
-/* A trigger whose schedule changed begins anew. FNV-1a, never 0. */
+/* A trigger whose schedule changed begins anew. Never 0. */
 static uint64_t key_of(const struct trigger *trigger)
 {
-    const char *const texts[] = {trigger->name, trigger->schedule};
-    uint64_t key = 14695981039346656037u;
+    uint64_t key = fnv1a(FNV1A_START, trigger->name, strlen(trigger->name) + 1);
 
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        for (const char *c = texts[i]; *c != '\0'; c++)
-            key = (key ^ (unsigned char)*c) * 1099511628211u;
-        key = (key ^ 0xff) * 1099511628211u;
-    }
-    return key | 1;
+    return fnv1a(key, trigger->schedule, strlen(trigger->schedule)) | 1;
 }
 
 static struct schedule_slot *find_slot(struct scoreboard *scoreboard, uint64_t key)

@@ -1,5 +1,6 @@
 #include "worker/skills.h"
 
+#include "common/fnv1a.h"
 #include "common/log.h"
 #include "worker/skill_walk.h"
 #include "worker/timer.h"
@@ -18,8 +19,6 @@
 #define YOUNG_NS     100000000LL
 #define WARNINGS_MAX 20
 #define READ_BYTES   (64u << 10)
-#define HASH_START   14695981039346656037u
-#define HASH_PRIME   1099511628211u
 
 struct skill_tree {
     char *dir; /* "" for none */
@@ -30,18 +29,15 @@ struct skill_tree {
     int failure;        /* errno of the last check, to be said once */
 };
 
-/* FNV-1a: tells states of a tree apart, and reports; against chance, not against an enemy. */
+/* Tells states of a tree apart, and reports. */
 static uint64_t hash_text(uint64_t hash, const char *text)
 {
-    do
-        hash = (hash ^ (unsigned char)*text) * HASH_PRIME;
-    while (*text++ != '\0');
-    return hash;
+    return fnv1a(hash, text, strlen(text) + 1);
 }
 
 static uint64_t hash_number(uint64_t hash, uint64_t number)
 {
-    hash = (hash ^ number) * HASH_PRIME;
+    hash = (hash ^ number) * FNV1A_PRIME;
     return hash ^ (hash >> 32);
 }
 
@@ -248,7 +244,7 @@ static void drop_incomplete(struct reading *reading)
 
 static uint64_t report_hash(const struct reading *reading)
 {
-    uint64_t hash = HASH_START;
+    uint64_t hash = FNV1A_START;
 
     for (size_t i = 0; i < WARNINGS_MAX && reading->warnings[i] != NULL; i++)
         hash = hash_text(hash, reading->warnings[i]);
@@ -333,7 +329,7 @@ static void say_failure(struct skill_tree *tree, int failure)
 
 void skill_tree_check(struct skill_tree *tree)
 {
-    struct look look = {.signature = HASH_START};
+    struct look look = {.signature = FNV1A_START};
     const struct skill_visitor visitor = {.on_status = on_status, .context = &look};
     struct timespec now;
     int failure;
