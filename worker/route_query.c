@@ -61,6 +61,25 @@ const char *route_choose_service(const struct route_context *context, struct run
     return NULL;
 }
 
+bool route_takes_runs(struct exchange *exchange)
+{
+    const struct route_context *context = exchange->context;
+
+    if (!context->stopping)
+        return true;
+    metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_STOPPING, 1);
+    server_reply_retry(exchange, "Server is shutting down");
+    return false;
+}
+
+bool route_admit_run(struct run_host *host)
+{
+    if (scoreboard_admit_run(host->scoreboard, host->slot))
+        return true;
+    metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_MAX_RUNS, 1);
+    return false;
+}
+
 /* Takes the order over. */
 static void admit(struct exchange *exchange, struct run_order *order)
 {
@@ -72,9 +91,8 @@ static void admit(struct exchange *exchange, struct run_order *order)
         reply_errors(exchange, query_value_error(missing));
     } else if (order->service == NULL) {
         server_reply_internal(exchange, "out of memory");
-    } else if (!scoreboard_admit_run(host->scoreboard, host->slot)) {
-        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_MAX_RUNS, 1);
-        server_reply_retry(exchange, "Too many concurrent runs");
+    } else if (!route_admit_run(host)) {
+        server_reply_retry(exchange, ROUTE_FULL_TEXT);
     } else {
         run_start(host, exchange, order);
         return;
@@ -88,11 +106,8 @@ void route_query(struct exchange *exchange)
     struct run_order order = {0};
     json_t *errors = NULL;
 
-    if (context->stopping) {
-        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_STOPPING, 1);
-        server_reply_retry(exchange, "Server is shutting down");
+    if (!route_takes_runs(exchange))
         return;
-    }
     if (context->host->telemetry != NULL)
         trace_context_read(&order.caller, evhttp_request_get_input_headers(exchange->request));
     switch (query_request_parse(exchange->body, exchange->body_length, &order.request, &errors)) {

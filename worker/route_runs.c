@@ -255,7 +255,7 @@ static void reply_too_late(struct exchange *exchange, enum run_status status)
     char text[64];
 
     snprintf(text, sizeof text, "run status is %s, cannot cancel", run_status_name(status));
-    server_reply_json(exchange, 409, json_pack("{s:s}", "error", text));
+    server_reply_error(exchange, 409, text);
 }
 
 void route_cancel(struct exchange *exchange)
@@ -281,6 +281,6 @@ void route_cancel(struct exchange *exchange)
         break;
     case RUN_CANCEL_UNKNOWN:
     default:
-        server_reply_json(exchange, 404, json_pack("{s:s}", "error", "unknown run_id"));
+        server_reply_error(exchange, 404, "unknown run_id");
     }
 }

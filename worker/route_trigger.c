@@ -2,17 +2,11 @@
  * POST to the path of a trigger: what the request brings becomes a prompt, and its run goes on without it (http-api.md
  * section 14). Its secret was looked at before its body was read (reception.c).
  */
-#include "common/metrics.h"
 #include "worker/routes.h"
 #include "worker/trigger_prompt.h"
 #include "worker/utf8.h"
 
 #define TEAM_ID "__trigger__"
-
-static void reply_error(struct exchange *exchange, int status, const char *text)
-{
-    server_reply_json(exchange, status, json_pack("{s:s}", "error", text));
-}
 
 /* --- the run ---------------------------------------------------------------------------------------------- */
 
@@ -42,8 +36,7 @@ static enum trigger_firing admit(const struct route_context *context, const stru
         run_order_release(order);
         return TRIGGER_NO_MEMORY;
     }
-    if (!scoreboard_admit_run(host->scoreboard, host->slot)) {
-        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_MAX_RUNS, 1);
+    if (!route_admit_run(host)) {
         run_order_release(order);
         return TRIGGER_FULL;
     }
@@ -87,7 +80,7 @@ static void fire(struct exchange *exchange, const struct trigger *trigger, json_
         reply_accepted(exchange, trigger, run_id);
         break;
     case TRIGGER_FULL:
-        server_reply_retry(exchange, "Too many concurrent runs");
+        server_reply_retry(exchange, ROUTE_FULL_TEXT);
         break;
     case TRIGGER_NO_MEMORY:
     default:
@@ -95,29 +88,16 @@ static void fire(struct exchange *exchange, const struct trigger *trigger, json_
     }
 }
 
-/* Any JSON, whatever the Content-Type says. */
-static bool read_body(const struct exchange *exchange, struct json_text *root)
-{
-    struct json_text_fault fault;
-
-    return exchange->body_length > 0 && utf8_is_valid(exchange->body, exchange->body_length) &&
-           json_text_check(exchange->body, exchange->body_length, root, &fault) == JSON_TEXT_OK;
-}
-
 void route_trigger(struct exchange *exchange)
 {
-    const struct route_context *context = exchange->context;
     const struct trigger *trigger = exchange->data;
     struct trigger_sources sources = {.headers = evhttp_request_get_input_headers(exchange->request)};
     json_t *prompt;
 
-    if (context->stopping) {
-        metrics_count(METRIC_ADMISSION_REJECTED, NULL, METRIC_REJECTED_STOPPING, 1);
-        server_reply_retry(exchange, "Server is shutting down");
+    if (!route_takes_runs(exchange))
         return;
-    }
-    if (!read_body(exchange, &sources.body)) {
-        reply_error(exchange, 400, "invalid JSON body");
+    if (!route_read_json(exchange, &sources.body)) {
+        server_reply_error(exchange, 400, "invalid JSON body");
         return;
     }
     prompt = trigger_prompt_render(trigger->prompt, &sources);
@@ -127,7 +107,7 @@ void route_trigger(struct exchange *exchange)
                utf8_count_code_points(json_string_value(prompt), json_string_length(prompt)) >
                    QUERY_PROMPT_MAX_CODE_POINTS) {
         json_decref(prompt);
-        reply_error(exchange, 413, "prompt too long");
+        server_reply_error(exchange, 413, "prompt too long");
     } else {
         fire(exchange, trigger, prompt);
     }

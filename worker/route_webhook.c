@@ -10,7 +10,6 @@
 #include "worker/json_member.h"
 #include "worker/registration.h"
 #include "worker/routes.h"
-#include "worker/utf8.h"
 #include "worker/webhook_signature.h"
 
 #define WORD_MAX_BYTES    128 /* of types and ids: what is longer is none of ours */
@@ -21,11 +20,6 @@ struct event_words {
     char sandbox_id[WORD_BUFFER_BYTES];
     char run_id[WORD_BUFFER_BYTES];
 };
-
-static void reply_error(struct exchange *exchange, int status, const char *text)
-{
-    server_reply_json(exchange, status, json_pack("{s:s}", "error", text));
-}
 
 /* Of both spellings the first that is there. start NULL: neither. */
 static struct json_text member_of(struct json_text object, const char *camel, const char *snake)
@@ -90,15 +84,6 @@ static bool end_run(struct run_host *host, const struct event_words *words)
     return true;
 }
 
-static bool parse(const struct exchange *exchange, struct json_text *root)
-{
-    struct json_text_fault fault;
-
-    return exchange->body_length > 0 && utf8_is_valid(exchange->body, exchange->body_length) &&
-           json_text_check(exchange->body, exchange->body_length, root, &fault) == JSON_TEXT_OK &&
-           json_text_type(*root) == JSON_TEXT_OBJECT;
-}
-
 void route_webhook(struct exchange *exchange)
 {
     const struct route_context *context = exchange->context;
@@ -112,15 +97,15 @@ void route_webhook(struct exchange *exchange)
     if (secret.bytes != NULL &&
         !webhook_signature_fits(secret, (struct span){exchange->body, exchange->body_length}, span_trim(given))) {
         metrics_count(METRIC_ERRORS, "auth", 0, 1);
-        reply_error(exchange, 401, "invalid signature");
+        server_reply_error(exchange, 401, "invalid signature");
         return;
     }
-    if (!parse(exchange, &root)) {
-        reply_error(exchange, 400, "invalid JSON");
+    if (!route_read_json(exchange, &root) || json_text_type(root) != JSON_TEXT_OBJECT) {
+        server_reply_error(exchange, 400, "invalid JSON");
         return;
     }
     if (!read_event(root, &words)) {
-        reply_error(exchange, 400, "invalid event");
+        server_reply_error(exchange, 400, "invalid event");
         return;
     }
     metrics_count(METRIC_WEBHOOK_EVENTS, words.type, 0, 1);

@@ -1,5 +1,7 @@
 #include "worker/routes.h"
 
+#include "worker/utf8.h"
+
 #include <stdlib.h>
 
 static bool is_stopping(const void *context)
@@ -10,7 +12,7 @@ static bool is_stopping(const void *context)
 /* Slack is out of scope (http-api.md section 12); its users get a reason. */
 static void route_slack(struct exchange *exchange)
 {
-    server_reply_json(exchange, 503, json_pack("{s:s}", "error", "SLACK_BOT_TOKEN not configured"));
+    server_reply_error(exchange, 503, "SLACK_BOT_TOKEN not configured");
 }
 
 static const struct route fixed[] = {
@@ -34,6 +36,14 @@ static const struct route fixed[] = {
     {.method = EVHTTP_REQ_POST, .path = "/webhooks/e2b", .handler = route_webhook},
     {.method = EVHTTP_REQ_POST, .path = "/slack/events", .handler = route_slack},
 };
+
+bool route_read_json(const struct exchange *exchange, struct json_text *root)
+{
+    struct json_text_fault fault;
+
+    return exchange->body_length > 0 && utf8_is_valid(exchange->body, exchange->body_length) &&
+           json_text_check(exchange->body, exchange->body_length, root, &fault) == JSON_TEXT_OK;
+}
 
 #define FIXED_COUNT (sizeof fixed / sizeof *fixed)
 

@@ -48,6 +48,14 @@ bool route_health_is_deep(struct span query);
  */
 const char *route_choose_service(const struct route_context *context, struct run_order *order);
 
+/* False after a 503: the instance stops, which began while this request came in. */
+bool route_takes_runs(struct exchange *exchange) __attribute__((warn_unused_result));
+/* Takes a place among max_runs; false, and counted, when there is none: then ROUTE_FULL_TEXT is the answer's detail. */
+bool route_admit_run(struct run_host *host) __attribute__((warn_unused_result));
+#define ROUTE_FULL_TEXT "Too many concurrent runs"
+/* The body as JSON, whatever the Content-Type says. */
+bool route_read_json(const struct exchange *exchange, struct json_text *root) __attribute__((warn_unused_result));
+
 /* How a trigger fires. */
 enum trigger_firing {
     TRIGGER_FIRED,

@@ -327,6 +327,11 @@ void server_reply_detail(struct exchange *exchange, int status, const char *deta
     server_reply_json(exchange, status, json_pack("{s:s}", "detail", detail));
 }
 
+void server_reply_error(struct exchange *exchange, int status, const char *text)
+{
+    server_reply_json(exchange, status, json_pack("{s:s}", "error", text));
+}
+
 void server_reply_retry(struct exchange *exchange, const char *detail)
 {
     struct client *client = exchange->client;

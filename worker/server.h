@@ -89,6 +89,8 @@ void server_reply_json(struct exchange *exchange, int status, json_t *body /* ta
 void server_reply_json_text(struct exchange *exchange, int status, struct evbuffer *body);
 /* {"detail":"<detail>"} */
 void server_reply_detail(struct exchange *exchange, int status, const char *detail);
+/* {"error":"<text>"}: on routes that answered so before there was a detail. */
+void server_reply_error(struct exchange *exchange, int status, const char *text);
 /* As server_reply_detail() with a Retry-After spread over 1 to 30 seconds. */
 void server_reply_retry(struct exchange *exchange, const char *detail);
 /* 200 with a Content-Type and bytes that stay where they are to the end of the program. */
