@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/log_limit.h"
 #include "common/metrics.h"
+#include "worker/own_service.h"
 #include "worker/run_facts.h"
 #include "worker/sandbox_list.h"
 
@@ -67,18 +68,9 @@ void recovery_free(struct recovery *recovery)
 /* The service with the server's own key; NULL: there is none. The caller's. */
 static struct e2b_service *own_service(const struct recovery *recovery, bool is_local)
 {
-    struct project_view view;
-    struct e2b_service *service = NULL;
-    const char *key;
-
     if (is_local)
         return recovery->local_socket != NULL ? e2b_service_local(recovery->local_socket) : NULL;
-    view = project_dir_look(recovery->host->project_dir);
-    key = environment_value(view.environment, "E2B_API_KEY");
-    if (key != NULL)
-        service = e2b_service_cloud(recovery->environment, key);
-    project_view_release(&view);
-    return service;
+    return own_cloud_service(recovery->host->project_dir, recovery->environment);
 }
 
 /* --- the dead workers ------------------------------------------------------------------------------------ */

@@ -6,6 +6,7 @@
 #include "common/small_file.h"
 #include "common/state_files.h"
 #include "worker/memory_watch.h"
+#include "worker/own_service.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -206,17 +207,6 @@ static void have_secret(struct registration *registration, const json_t *state)
 
 /* --- requests ---------------------------------------------------------------------------------------------- */
 
-/* The service with the server's own key; NULL: there is none. */
-static struct e2b_service *own_service(const struct registration *registration)
-{
-    struct project_view view = project_dir_look(registration->options.host->project_dir);
-    const char *key = environment_value(view.environment, "E2B_API_KEY");
-    struct e2b_service *service = key != NULL ? e2b_service_cloud(registration->options.environment, key) : NULL;
-
-    project_view_release(&view);
-    return service;
-}
-
 /* A request, with registration->body if it has one. False: it could not be sent; on_done will not be called. */
 static bool send_request(struct registration *registration, const char *method, const char *path,
                          void (*on_done)(void *context, const struct http_answer *answer))
@@ -230,7 +220,8 @@ static bool send_request(struct registration *registration, const char *method, 
                                    .on_done = on_done,
                                    .context = registration};
 
-    registration->service = own_service(registration);
+    registration->service =
+        own_cloud_service(registration->options.host->project_dir, registration->options.environment);
     if (registration->service != NULL)
         registration->transfer = e2b_api_send(registration->options.host->http, registration->service, path, &request);
     if (registration->transfer == NULL)
@@ -356,7 +347,8 @@ static void settle(struct registration *registration, const json_t *state)
 /* Settles, unless somebody else is at it. */
 static void look(struct registration *registration)
 {
-    struct e2b_service *service = own_service(registration);
+    struct e2b_service *service =
+        own_cloud_service(registration->options.host->project_dir, registration->options.environment);
     bool has_key = service != NULL;
     json_t *state;
 
