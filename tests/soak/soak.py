@@ -146,7 +146,7 @@ class Soak:
         complaints += await self._judge_all()
         self._demand(complaints)
         self._forget()
-        self._level = self._still.level()
+        self._level = await self._still.level()
         self._after_storm_s = time.monotonic() - over
         self.counts["rounds"] += 1
 

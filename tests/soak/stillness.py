@@ -3,6 +3,7 @@
 import asyncio
 import json
 import statistics
+import time
 from dataclasses import dataclass
 
 import httpx
@@ -16,6 +17,8 @@ REST_SECONDS = 60
 DELETED_SECONDS = 90
 STATE_FILES = {"lock", "runs.jsonl", "instance"}
 GROWTH_MAX = 0.05
+# A worker gives memory back with a heartbeat, one a second, and frees the last connections with it.
+BEATS_SECONDS, LOOK_SECONDS = 2.5, 0.25
 CUT_A_CREATE = "the client cut a create in flight"
 
 
@@ -119,7 +122,16 @@ class Stillness:
         """The run of the request is a killed worker's."""
         return any(f"run={run_id} " in violation for run_id in self._life.killed_runs())
 
-    def level(self) -> Level:
+    async def level(self) -> Level:
+        """What it holds once it has given back what it does not need: the least of a few looks, below which no leak goes."""
+        least = self._look()
+        end = time.monotonic() + BEATS_SECONDS
+        while time.monotonic() < end:
+            await asyncio.sleep(LOOK_SECONDS)
+            least = min(least, self._look(), key=lambda level: level.workers_kib)
+        return least
+
+    def _look(self) -> Level:
         """What it holds now."""
         workers = self._server.workers()
         return Level(
