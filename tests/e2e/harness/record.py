@@ -26,8 +26,14 @@ class Record:
     sandbox_id: str | None
 
 
+def records_told(server, run_id: str) -> list[Record]:
+    """What the log tells of a run's end."""
+    told = re.findall(rf"run {run_id} ended outcome=(\S+) code=(\S+) sandbox=(\S+)", server.stderr)
+    return [Record(*(None if value == "-" else value for value in values)) for values in told]
+
+
 async def final_record(server, run_id: str) -> Record:
-    """Waits for the run's record, which must be the one that the log tells of, once."""
+    """Waits for the run's record, and for the line of the log, which tells the same, once. The line is the later of the two."""
     async with httpx.AsyncClient(timeout=deadline(5), trust_env=False) as client:
 
         async def ended() -> dict | None:
@@ -36,6 +42,6 @@ async def final_record(server, run_id: str) -> Record:
 
         found = await eventually_async(ended, RECORD_SECONDS, f"the end of run {run_id}")
     record = Record(found["status"], found["error_code"], found["sandbox_id"])
-    told = re.findall(rf"run {run_id} ended outcome=(\S+) code=(\S+) sandbox=(\S+)", server.stderr)
-    assert [Record(*(None if value == "-" else value for value in values)) for values in told] == [record]
+    await eventually_async(lambda: records_told(server, run_id), RECORD_SECONDS, f"the line of the log on the end of run {run_id}")
+    assert records_told(server, run_id) == [record]
     return record
