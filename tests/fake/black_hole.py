@@ -1,11 +1,12 @@
 """A port of this machine that is a black hole: who connects to it hears nothing, neither yes nor no."""
 
-import select
 import socket
-from contextlib import suppress
+import struct
+import time
 
-CONNECTED_SECONDS = 0.05  # on loopback a connection that comes about has done so long before
-FILLERS_MAX = 16
+FULL_SECONDS = 10
+# struct tcp_info of a listener: how many wait to be accepted, and how many may.
+INFO_BYTES, WAITING = 104, struct.Struct("24xII")
 
 
 class BlackHole:
@@ -16,21 +17,23 @@ class BlackHole:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(("127.0.0.1", port))
         self._listener.listen(0)
-        self._fillers: list[socket.socket] = []
-        while self._fill():
-            if len(self._fillers) > FILLERS_MAX:
-                raise AssertionError("this kernel never fills a queue")
+        self._filler = socket.create_connection(self._listener.getsockname(), FULL_SECONDS)
+        self._wait_full()
 
-    def _fill(self) -> bool:
-        """One more connection; False when it did not come about."""
-        filler = socket.socket()
-        filler.setblocking(False)
-        self._fillers.append(filler)
-        with suppress(BlockingIOError):
-            filler.connect(self._listener.getsockname())
-        return bool(select.select([], [filler], [], CONNECTED_SECONDS)[1])
+    def _wait_full(self) -> None:
+        """Until the kernel says so: that a connection does not come about may as well be a busy machine."""
+        end = time.monotonic() + FULL_SECONDS
+        while not self._is_full():
+            if time.monotonic() > end:
+                raise AssertionError("one connection does not fill a queue for none")
+            time.sleep(0.001)
+
+    def _is_full(self) -> bool:
+        """Whether the listener takes nobody more."""
+        waiting, most = WAITING.unpack_from(self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO_BYTES))
+        return waiting > most
 
     def close(self) -> None:
         """Nobody listens there any more."""
-        for one in (*self._fillers, self._listener):
+        for one in (self._filler, self._listener):
             one.close()
