@@ -24,6 +24,7 @@ class End:
     search: bool = False  # F: a sandbox may exist, it is looked for and deleted
     probe: bool = False  # GET /health is asked before the code is chosen
     text: str = ""  # in the error's text
+    repeats: bool = False  # of the most only those count whose connection is new
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Skip:
 
     tries: tuple[int, int]
     stop: bool = False
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ def create_f(least=1, code=CREATE, most=None):
     return create(least, code, most, search=True)
 
 
-def upload(least=1, code=UPLOAD, most=None, probe=False):
+def upload(tries=1, code=UPLOAD, probe=False, repeats=False):
     """A cell of the column upload."""
-    return End(code, (least, most or least), probe=probe)
+    return End(code, (tries, tries), probe=probe, repeats=repeats)
 
 
 def start(tries=1, code=START, probe=False, text=""):
@@ -83,9 +85,9 @@ def bad_stream(text):
     return {"start": start(code=PROTOCOL, text=text)}
 
 
-def skip(least=1, most=None, stop=False):
+def skip(tries=1, stop=False, repeats=False):
     """A cell of the column read file."""
-    return Skip((least, most or least), stop)
+    return Skip((tries, tries), stop, repeats)
 
 
 DONE = Kill(1)
@@ -93,10 +95,10 @@ RETRY = Kill(2, log="cannot delete sandbox")
 DROP = Kill(1, given_up=True, log="is not deleted after 1 tries, our request is wrong")
 FEW = Kill(3, given_up=True, log="is not deleted after 3 tries")
 AFTER_A_SECOND = Kill(2, wait_s=1, log="cannot delete sandbox")
-# libcurl repeats a request by itself when a reused connection dies without an answer, any of our tries; only create and
-# Start forbid it.
-CUT_UPLOAD = {"least": 3, "most": 6, "probe": True}
-CUT_READ = skip(2, 4)
+# libcurl repeats a request by itself when a reused connection dies without an answer, any of our tries, and as often as its
+# pool has another one. Only create and Start forbid it.
+CUT_UPLOAD = {"tries": 3, "probe": True, "repeats": True}
+CUT_READ = skip(2, repeats=True)
 CUT_KILL = Kill(3)  # two faults: the first may be hidden by libcurl's own repetition
 
 
@@ -151,7 +153,7 @@ ROWS = {
     "409": Row(*status(409), create=create(), upload=upload(3), start=start(3), read=skip(3), kill=AFTER_A_SECOND),
     "409 page": Row(*page(409), create=create(), read=skip(3)),
     "429 with Retry-After": Row(
-        *status(429, retry_after="1"), create=create(2, LIMITED), upload=upload(3, LIMITED), start=start(3, LIMITED),
+        *status(429, retry_after="1"), create=create(2, LIMITED, 4), upload=upload(3, LIMITED), start=start(3, LIMITED),
         read=skip(2), kill=AFTER_A_SECOND,
     ),
     "429 with a long Retry-After": Row(*status(429, retry_after="99999999999999999999"), create=create(1, LIMITED)),

@@ -52,7 +52,8 @@ async def test_a_service_that_is_down_is_tried_three_times(faults, client, stage
 
 @pytest.mark.parametrize("stage", STAGE_BEFORE)
 async def test_a_service_that_comes_back_is_found(faults, client, stage):
-    be_down_at(faults, stage, "leave")
+    """It is silent before: between two tries that are refused there is less than a second for it to come back."""
+    be_down_at(faults, stage, "vanish")
     body = {"prompt": script()}
     async with client.stream("POST", f"{faults.server.url}/query", json=body) as answer:
         await faults.wait_log(f"sandbox service: {stage}")

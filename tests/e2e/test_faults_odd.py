@@ -39,7 +39,7 @@ async def test_a_stream_that_drips_is_read_to_its_end(faults, client):
 
 
 async def test_a_start_event_that_drips_must_come_in_time_all_the_same(faults, client):
-    answer = await query(client, faults.server, script(dribble=1, dribble_ms=200))
+    answer = await query(client, faults.server, script(dribble=1, dribble_ms=300))
     assert await faults.check_end(answer, "agent_start_failed") == "the agent did not start in time"
     await faults.until_deleted(answer.run_id, 1)
 

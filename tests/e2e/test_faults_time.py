@@ -26,12 +26,12 @@ async def test_retry_after_is_kept(faults, client, stage):
     answer = await query(client, faults.server, script())
     answer.check_complete(3)
     (gap,) = gaps(faults, stage, answer.run_id)
-    assert 1 - GRAIN_SECONDS <= gap <= deadline(2)
+    assert 1 - GRAIN_SECONDS <= gap <= deadline(5)
 
 
 @pytest.mark.alone
 async def test_a_retry_after_beyond_the_limit_ends_the_create_at_once(faults, client):
-    faults.double.inject("create", "status", status=429, retry_after="3", times=None)
+    faults.double.inject("create", "status", status=429, retry_after="30", times=None)
     answer = await query(client, faults.server, script())
     await faults.check_end(answer, "e2b_rate_limited")
     assert faults.count("create", answer.run_id) == 1
@@ -53,7 +53,7 @@ async def test_a_create_is_tried_within_its_time(faults, client):
     faults.double.inject("create", "status", status=503, times=None)
     answer = await query(client, faults.server, script())
     tries = faults.double.ledger.of_stage("create", answer.run_id)
-    assert len(tries) >= 2 and tries[-1].at - tries[0].at <= deadline(1.9 + GRAIN_SECONDS)
+    assert len(tries) >= 2 and tries[-1].at - tries[0].at <= deadline(3.9 + GRAIN_SECONDS)
 
 
 async def test_the_deadline_ends_the_waiting(faults, client):
@@ -80,7 +80,7 @@ async def test_what_may_have_arrived_is_not_sent_again_by_libcurl_either(faults,
 
 
 async def test_a_search_leaves_other_runs_alone(faults, client):
-    async with open_query(client, faults.server, script(hold="other run")) as other:
+    async with open_query(client, faults.server, script(hold="other run", keepalive_ms=500)) as other:
         await faults.double.until(lambda ledger: other.run_id in ledger.open, 5, "the other run's agent")
         faults.double.inject("create", "reset", applied=True)
         answer = await query(client, faults.server, script())

@@ -27,6 +27,7 @@ class Entry:
     gone_at: float | None = None  # the client left before the answer was complete
     fault: str | None = None
     command: str | None = None
+    on_new: bool = True  # it is the first one on its connection
 
     def __str__(self):
         outcome = self.status or ("client gone" if self.gone_at else "no answer")

@@ -175,6 +175,7 @@ class E2BDouble:
         entry = self.ledger.arrive(request.method, request.path_qs, stage, sandbox)
         transport = request.transport
         if transport:
+            self.ledger.note(entry, on_new=transport not in self._transports)
             self._transports[transport] = self._transports.get(transport, 0) + 1
         try:
             body = await request.read()
