@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 
 import pytest
 from harness import procfs
@@ -38,11 +39,11 @@ def measure(tmp_path, part: str, *options) -> tuple[int, str, dict]:
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:  # fmt: skip
         try:
             said, _ = process.communicate(timeout=deadline(100))
+            eventually(lambda: not procfs.session(process.pid), 5, f"the end of every process; it said {said}")
         finally:
-            left = procfs.session(process.pid)
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
-    assert not left, f"{len(left)} processes were left: {said}"
+            for pid in procfs.session(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
     assert not list(temporary.iterdir()), said
     assert results.exists(), said
     return process.returncode, said, json.loads(results.read_text())

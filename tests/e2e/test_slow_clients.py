@@ -33,15 +33,17 @@ COMPARISONS = 3
 
 def slowed_down(double):
     """A condition: most agents wait for their clients, or their output waits for them in the kernel."""
-    agents = len(double.ledger.streamed) + CLIENTS
+    ledger = double.ledger
+    agents = len(ledger.streamed) + CLIENTS
     seen = {"at": time.monotonic(), "bytes": -1}
 
     def condition() -> bool:
         if seconds_since(seen["at"]) < 0.5:
             return False
-        before, seen["bytes"] = seen["bytes"], sum(double.ledger.streamed.values())
+        with ledger.changed:  # it grows meanwhile
+            before, seen["bytes"] = seen["bytes"], sum(ledger.streamed.values())
         seen["at"] = time.monotonic()
-        return len(double.ledger.streamed) >= agents and 0 <= seen["bytes"] - before < CLIENTS * 32 * 1024
+        return len(ledger.streamed) >= agents and 0 <= seen["bytes"] - before < CLIENTS * 32 * 1024
 
     return condition
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from harness.client import open_query, query, script
+from harness.waiting import deadline
 
 OWN, FALLBACK = "sandstorm", "claude-code"
 MISSING = "template 'sandstorm' not found"
@@ -98,13 +99,13 @@ async def test_a_client_that_leaves_during_the_installation(double, server, clie
     async with open_query(client, server, "hi") as stream:
         await double.until(lambda ledger: ledger.stages["install"], 5, "the installation")
         run_id = stream.run_id
-    await double.until(lambda ledger: ledger.sandbox_of(run_id).deleted_at, 2, "the deletion")
+    await double.until(lambda ledger: ledger.sandbox_of(run_id).deleted_at, 10, "the deletion")
 
 
 async def test_the_deadline_counts_during_the_installation(double, server, client):
     double.set_templates(FALLBACK)
     double.inject("install", "silence")
-    answer = await asyncio.wait_for(query(client, server, "hi", timeout=5), 20)
+    answer = await asyncio.wait_for(query(client, server, "hi", timeout=5), deadline(20))
     assert answer.error_code == "run_timeout"
 
 
