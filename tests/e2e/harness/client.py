@@ -145,8 +145,9 @@ class RawConnection:
 
     def wait_taken(self) -> None:
         """Waits until the server has read what was sent: its loop comes to other connections after that."""
-        ports = self.socket.getpeername()[1], self.socket.getsockname()[1]
-        eventually(lambda: procfs.unread_bytes(*ports) == 0, 10, "the server to read")
+        server, own = self.socket.getpeername()[1], self.socket.getsockname()[1]
+        eventually(lambda: procfs.unsent_bytes(own, server) == 0, 10, "the bytes to reach the server")
+        eventually(lambda: procfs.unread_bytes(server, own) == 0, 10, "the server to read")
 
     def answers_within(self, seconds: float) -> bool:
         """Whether the server has something to say, or closes; it is kept for the next read."""

@@ -80,13 +80,24 @@ def client_ports(port: int, pid: int) -> set[int]:
     return found
 
 
-def unread_bytes(port: int, client_port: int) -> int:
-    """What came to a port of this machine from a client of this machine and was not read yet."""
+def _queues(port: int, peer_port: int) -> tuple[int, int]:
+    """Of a connection within this machine, seen from its end at a port: bytes the peer has not got yet, and bytes not read."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if [int(address.rpartition(":")[2], 16) for address in fields[1:3]] == [port, client_port]:
-            return int(fields[4].rpartition(":")[2], 16)
-    return 0
+        if [int(address.rpartition(":")[2], 16) for address in fields[1:3]] == [port, peer_port]:
+            unsent, _, unread = fields[4].partition(":")
+            return int(unsent, 16), int(unread, 16)
+    return 0, 0
+
+
+def unsent_bytes(port: int, peer_port: int) -> int:
+    """What was written at a port of this machine and has not come to the peer yet."""
+    return _queues(port, peer_port)[0]
+
+
+def unread_bytes(port: int, client_port: int) -> int:
+    """What came to a port of this machine from a client of this machine and was not read yet."""
+    return _queues(port, client_port)[1]
 
 
 def private_kib(pid: int, kinds: tuple[str, ...] = ("Private_Clean:", "Private_Dirty:")) -> int:
