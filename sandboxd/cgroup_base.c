@@ -32,7 +32,10 @@ bool cgroup_write(const char *group, const char *file, const char *text)
         fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
-    written = write(fd, text, strlen(text));
+    /* A limit of version 1 is not set while a signal is pending, such as that of another sandbox's end. */
+    do {
+        written = write(fd, text, strlen(text));
+    } while (written < 0 && errno == EINTR);
     error = errno;
     close(fd);
     errno = error;

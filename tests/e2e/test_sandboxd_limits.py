@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import statistics
+import threading
 import time
 from pathlib import Path
 
@@ -212,3 +213,21 @@ def test_the_next_sandboxd_removes_what_a_killed_one_left(start_daemon):
         assert our_groups(neighbour.process.pid) != [], "a living sandboxd's groups stay"
     following.stop()
     assert our_groups(following.process.pid) == []
+
+
+def test_a_sandbox_gets_its_limits_while_signals_come(daemon):
+    """The ends of other sandboxes are signals; the kernel gives up setting a limit when one is pending."""
+    over = threading.Event()
+
+    def end_others():
+        while not over.wait(0.0001):
+            daemon.process.send_signal(signal.SIGCHLD)
+
+    thread = threading.Thread(target=end_others)
+    thread.start()
+    try:
+        for _ in range(100):
+            assert daemon.create().kill().status == 204
+    finally:
+        over.set()
+        thread.join()
