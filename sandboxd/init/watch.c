@@ -40,6 +40,8 @@ static struct {
     int inotify_fd;
     unsigned flags;
     const char *root;
+    uint32_t moving_cookie; /* of a directory that was moved and is not known to be elsewhere in the tree; 0: none */
+    char moving[FILESYSTEM_PATH_MAX_BYTES]; /* its name before */
     size_t count;
     struct directory directories[DIRECTORIES_MAX];
 } watch;
@@ -92,19 +94,45 @@ static void drop_directory(struct directory *directory)
     *directory = watch.directories[--watch.count];
 }
 
+/* Whether a name is that of a directory, or of something below it. */
+static bool is_within(const char *name, const char *tree)
+{
+    size_t bytes = strlen(tree);
+
+    return strncmp(name, tree, bytes) == 0 && (name[bytes] == '\0' || name[bytes] == '/');
+}
+
 /* Stops to watch a directory and what is below it: it was moved away. */
 static void drop_tree(const char *name)
 {
-    size_t bytes = strlen(name);
-
     for (size_t i = watch.count; i-- > 0;) {
-        const char *other = watch.directories[i].name;
-
-        if (strncmp(other, name, bytes) != 0 || (other[bytes] != '\0' && other[bytes] != '/'))
+        if (!is_within(watch.directories[i].name, name))
             continue;
         inotify_rm_watch(watch.inotify_fd, watch.directories[i].descriptor);
         drop_directory(&watch.directories[i]);
     }
+}
+
+/* A directory was moved within the tree: it and what is below it have other names, and are watched without a gap. False
+ * when it was not watched: it moved on before anybody could. */
+static bool rename_tree(const char *from, const char *to)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < watch.count; i++) {
+        char name[FILESYSTEM_PATH_MAX_BYTES];
+        const char *below = watch.directories[i].name + strlen(from);
+
+        if (!is_within(watch.directories[i].name, from))
+            continue;
+        join(name, to, *below == '/' ? below + 1 : below);
+        free(watch.directories[i].name);
+        watch.directories[i].name = strdup(name);
+        if (watch.directories[i].name == NULL)
+            talk_fail(FILESYSTEM_EXHAUSTED, "watcher error: out of memory");
+        found = true;
+    }
+    return found;
 }
 
 /* Watches one directory; false with errno when it cannot be, or is no directory. */
@@ -193,25 +221,49 @@ static const struct {
     {IN_DELETE_SELF | IN_DELETE, FILESYSTEM_REMOVED},
 };
 
-/* A directory came or went below one that is watched. */
-static void follow_directory(uint32_t mask, const char *name)
+/* What a directory became that was moved: the event after that says so, or it left the tree. */
+static void settle_move(const struct inotify_event *next)
 {
-    if ((mask & (IN_MOVED_FROM | IN_DELETE)) != 0) {
-        drop_tree(name);
-    } else if ((mask & (IN_CREATE | IN_MOVED_TO)) != 0) {
-        size_t first = watch.count; /* a directory that a scan found before its event stands before it */
+    if (watch.moving_cookie != 0 && ((next->mask & IN_MOVED_TO) == 0 || next->cookie != watch.moving_cookie)) {
+        drop_tree(watch.moving);
+        watch.moving_cookie = 0;
+    }
+}
 
-        if (!add_directory(name) && is_limit(errno))
-            fail_limit();
-        scan_from(first, (mask & IN_CREATE) != 0);
+/* Watches a directory that appeared, and what it holds; tells that when nobody knows of it. */
+static void follow_new(const char *name, bool is_new)
+{
+    size_t first = watch.count; /* a directory that a scan found before its event stands before it */
+
+    if (!add_directory(name) && is_limit(errno))
+        fail_limit();
+    scan_from(first, is_new);
+}
+
+/* A directory came or went below one that is watched. */
+static void follow_directory(uint32_t mask, uint32_t cookie, const char *name)
+{
+    if ((mask & IN_MOVED_FROM) != 0) {
+        watch.moving_cookie = cookie;
+        strcpy(watch.moving, name);
+    } else if ((mask & IN_DELETE) != 0) {
+        drop_tree(name);
+    } else if ((mask & IN_MOVED_TO) != 0 && watch.moving_cookie != 0) {
+        watch.moving_cookie = 0;
+        if (!rename_tree(watch.moving, name))
+            follow_new(name, true);
+    } else if ((mask & (IN_CREATE | IN_MOVED_TO)) != 0) {
+        follow_new(name, (mask & IN_CREATE) != 0);
     }
 }
 
 static void take_event(const struct inotify_event *event)
 {
-    const struct directory *directory = find_directory(event->wd);
+    const struct directory *directory;
     char name[FILESYSTEM_PATH_MAX_BYTES];
 
+    settle_move(event);
+    directory = find_directory(event->wd);
     if ((event->mask & IN_Q_OVERFLOW) != 0)
         talk_fail(FILESYSTEM_INTERNAL, "watcher error: fsnotify: queue or buffer overflow");
     if (directory == NULL || (event->mask & IN_IGNORED) != 0)
@@ -227,7 +279,7 @@ static void take_event(const struct inotify_event *event)
             say_event(types[i].type, name);
     }
     if ((watch.flags & FILESYSTEM_RECURSIVE) != 0 && (event->mask & IN_ISDIR) != 0 && event->len > 0)
-        follow_directory(event->mask, name);
+        follow_directory(event->mask, event->cookie, name);
 }
 
 static void take_events(void)

@@ -3,12 +3,15 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from harness import procfs
 from sandboxd_client import UnixConnection, wait_for
 
 HOME = "/home/user"
@@ -284,6 +287,28 @@ def test_a_recursive_watch_follows_moves(sandbox):
     found = seen(started.until(lambda result: ("CREATE", "last") in seen(result)))
     assert ("CREATE", "c/b/inside") in found
     assert not [name for _, name in found if "outside" in name]
+
+
+@contextmanager
+def stopped(pid):
+    """A process that does nothing meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: procfs.stat_fields(pid)[0] == "T", "the process to stop")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_recursive_watch_that_lags_behind_moves_misses_nothing(daemon, sandbox):
+    sandbox.text("mkdir -p d/a/b out")
+    others = set(daemon.children)
+    started = watch(sandbox, "d", recursive=True)
+    [watcher] = set(daemon.children) - others
+    with stopped(watcher):
+        sandbox.text("mv d/a d/c; touch d/c/b/first; mv d/c d/e; touch d/e/b/second; mv d/e out; touch out/e/b/outside d/last")
+    found = seen(started.until(lambda result: ("CREATE", "last") in seen(result)))
+    assert [name for kind, name in found if kind == "CREATE"] == ["c", "c/b/first", "e", "e/b/second", "last"]
 
 
 @pytest.mark.parametrize("option", ["includeEntry", "include_entry"])
