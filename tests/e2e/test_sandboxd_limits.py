@@ -51,7 +51,8 @@ def test_a_sandbox_has_a_group_with_the_limits_it_was_promised(start_daemon):
     daemon = start_daemon("--memory-mib", 300, "--disk-mib", 100, "--processes", 200, "--cpu-percent", 150)
     in_use = groups_in_use(daemon)
     sandbox = daemon.create()
-    sandbox.start("sleep 1000").next()
+    # Once it has said something its shell starts no other program.
+    sandbox.start("echo up; exec sleep 1000").until(lambda result: result.stdout == b"up\n")
     if "memory" in in_use:
         places = 100 + 256 + 64 * 3 + 4  # what lies in its files is memory too
         assert int(limit_file(daemon, "memory.limit_in_bytes", "memory.max")) == (300 + places) << 20
