@@ -133,7 +133,7 @@ def test_the_timeout_of_a_connect_ends_that_stream_only(sandbox):
 
 
 def test_the_timeout_of_a_start_kills_for_other_subscribers_too(sandbox):
-    started = sandbox.start("sleep 60", {"Connect-Timeout-Ms": "700"})
+    started = sandbox.start("sleep 60", {"Connect-Timeout-Ms": "2500"})  # it begins well before
     attached = sandbox.attach(started.pid)
     assert started.finish().trailer["error"]["code"] == "deadline_exceeded"
     assert attached.finish().end == KILLED
@@ -380,13 +380,16 @@ def test_a_killed_terminal_leaves_nothing_open(daemon, sandbox):
     wait_for(lambda: daemon.descriptors <= before, "descriptors of the terminals")
 
 
-def test_a_pause_cuts_subscribers_and_pending_input(daemon, sandbox):
+def test_a_pause_cuts_subscribers_and_pending_input(start_daemon):
+    daemon = start_daemon("--log-level", "debug")
+    sandbox = daemon.create()
     started = sandbox.start("until test -e go; do sleep 0.01; done; wc -c", stdin=True)
     pid = started.pid
     connection = UnixConnection(daemon.socket)
     payload = {"process": {"pid": pid}, "input": {"stdin": base64.b64encode(bytes(1000000)).decode()}}
     connection.request("POST", "/process.Process/SendInput", json.dumps(payload),
                        sandbox.headers | {"Content-Type": "application/json"})  # fmt: skip
+    wait_for(lambda: "request /process.Process/SendInput" in daemon.log, "the request to be taken")
     assert sandbox.text("echo ok") == "ok\n"
     assert daemon.post(f"/sandboxes/{sandbox.id}/pause", {}).status == 204
     assert started.finish().trailer is None
