@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from harness.waiting import deadline
 from service import REPOSITORY
 
 SDK = REPOSITORY / "build/sdk"
@@ -37,4 +38,4 @@ class JavaScriptHalf:
 
     def close(self):
         self.process.stdin.close()
-        assert self.process.wait(10) == 0
+        assert self.process.wait(deadline(10)) == 0

@@ -186,7 +186,7 @@ export function makeSteps(sdk) {
       fails((await step.create()).commands.run('true', { user: 'nosuch' }), AuthenticationError, /invalid username: 'nosuch'/),
     async run_timeout_kills(step) {
       const sandbox = await step.create()
-      const run = sandbox.commands.run('echo $$ >/tmp/pid; exec sleep 30', { timeoutMs: 800 * Step.slow })
+      const run = sandbox.commands.run('echo $$ >/tmp/pid; exec sleep 30', { timeoutMs: 2000 * Step.slow })
       await fails(run, TimeoutError)
       const check = 'kill -0 $(cat /tmp/pid) 2>/dev/null && echo alive || echo gone'
       await eventually(async () => (await sandbox.commands.run(check)).stdout === 'gone\n', 'the end of the process')
@@ -196,12 +196,17 @@ export function makeSteps(sdk) {
       ok(result.stdout === 'é'.repeat(100000))
     },
     async output_comes_in_order(step) {
+      // Each piece comes before the next is printed: the program waits for a file that whoever gets the piece makes.
+      const sandbox = await step.create()
       const pieces = []
-      const result = await (await step.create()).commands.run('for i in 1 2 3 4 5; do echo $i; sleep 0.05; done', {
-        onStdout: (piece) => void pieces.push(piece)
+      const command = 'for i in 1 2 3 4 5; do echo $i; until [ -e /tmp/$i ]; do sleep 0.02; done; done'
+      const result = await sandbox.commands.run(command, {
+        onStdout: async (piece) => {
+          pieces.push(piece)
+          await sandbox.files.write(`/tmp/${piece.trim()}`, '')
+        }
       })
-      deepEqual([pieces.join(''), result.stdout], ['1\n2\n3\n4\n5\n', '1\n2\n3\n4\n5\n'])
-      ok(pieces.length > 1)
+      deepEqual([pieces, result.stdout], [['1\n', '2\n', '3\n', '4\n', '5\n'], '1\n2\n3\n4\n5\n'])
     },
     async background_list_and_kill(step) {
       const sandbox = await step.create()

@@ -123,7 +123,7 @@ class Steps:
     async def step_run_timeout_kills(self):
         sandbox = await self.create()
         async with raises(e2b.TimeoutException):
-            await self.sh(sandbox, "echo $$ >/tmp/pid; exec sleep 30", timeout=0.8 * SLOW)
+            await self.sh(sandbox, "echo $$ >/tmp/pid; exec sleep 30", timeout=2 * SLOW)
 
         async def gone():
             check = await self.sh(sandbox, "kill -0 $(cat /tmp/pid) 2>/dev/null && echo alive || echo gone")
@@ -138,12 +138,17 @@ class Steps:
         assert result.stdout == "é" * 100000
 
     async def step_output_comes_in_order(self):
-        pieces = []
-        result = await self.sh(
-            await self.create(), "for i in 1 2 3 4 5; do echo $i; sleep 0.05; done", on_stdout=pieces.append
-        )
-        assert "".join(pieces) == result.stdout == "1\n2\n3\n4\n5\n"
-        assert len(pieces) > 1
+        """Each piece comes before the next is printed: the program waits for a file that whoever gets the piece makes."""
+        sandbox, pieces = await self.create(), []
+
+        def on_stdout(piece):
+            pieces.append(piece)
+            return sandbox.files.write(f"/tmp/{piece.strip()}", "")
+
+        command = "for i in 1 2 3 4 5; do echo $i; until [ -e /tmp/$i ]; do sleep 0.02; done; done"
+        result = await self.sh(sandbox, command, on_stdout=on_stdout)
+        assert pieces == ["1\n", "2\n", "3\n", "4\n", "5\n"]
+        assert result.stdout == "".join(pieces)
 
     # --- background -----------------------------------------------------------------------------
 
