@@ -420,6 +420,7 @@ static void test_the_wait_for_a_next_start_is_no_silence(void **state)
     int64_t left_ms;
 
     (void)state;
+    timers_begin();
     start();
     answered(TRANSFER_ANSWERED, 429, "");
     left_ms = fire_longest_timer(world.base); /* the silence timer fires while the next try waits */

@@ -145,6 +145,7 @@ static void check_row(const struct row *row)
     int sent = http.sent, empty = world.empty;
     int64_t left_ms;
 
+    timers_begin();
     add(TTL_MS);
     answered(row->outcome, row->status, row->retry_after_s, row->body);
     if (row->least_ms == NEVER) {
@@ -198,6 +199,7 @@ static void test_the_waits_double_up_to_half_a_minute(void **state)
     (void)state;
     add(TTL_MS);
     for (int tries = 1; tries < 12; tries++) {
+        timers_begin();
         answered(TRANSFER_CUT, 0, -1, "");
         assert_wait(fire_shortest_timer(world.base), ceiling_ms / 2, ceiling_ms);
         ceiling_ms = ceiling_ms * 2 < 30000 ? ceiling_ms * 2 : 30000;

@@ -83,7 +83,7 @@ static void look(void)
     struct waiting_timers timers = waiting_timers(base);
 
     assert_non_null(timers.shortest);
-    fire_timer(base, timers.shortest);
+    fire_timer(timers.shortest);
 }
 
 /* Second by second. */

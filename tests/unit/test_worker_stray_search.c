@@ -70,6 +70,7 @@ static int tear_down(void **state)
 
 static void look_for_run1_for(const char *own, int64_t ms)
 {
+    timers_begin();
     stray_search_add(world.search, &(struct stray_order){.service = &world.service,
                                                          .run_id = "run1",
                                                          .own_sandbox_id = own,

@@ -44,6 +44,7 @@ static int set_up(void **state)
 {
     (void)state;
     memset(&world, 0, sizeof world);
+    timers_begin();
     world.base = event_base_new();
     assert_non_null(
         template_install_start(&(struct e2b_context){.base = world.base}, NULL, "1.2.3", on_installed, NULL));
