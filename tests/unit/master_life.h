@@ -143,6 +143,7 @@ static inline void write_file(const char *path, const char *text)
 static inline struct server start_server(const char *mode)
 {
     struct server server;
+    char settings[80]; /* nobody is taken for silent who is only late */
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     char *const words[] = {"sandstorm", "--config",   config_path, "--bind",    "127.0.0.1:0", "--agent-runner",
                            runner_path, "--max-runs", "10",        "--runtime", "e2b",         "--project-dir",
@@ -154,7 +155,9 @@ static inline struct server start_server(const char *mode)
     assert_int_equal(bind(server.notify_fd, (struct sockaddr *)&address, sizeof address), 0);
     setenv("NOTIFY_SOCKET", notify_path, 1);
     write_file(mode_path, mode);
-    write_file(config_path, "workers = 2\ngraceful_timeout = 60\nworker_timeout = 2\n");
+    snprintf(settings, sizeof settings, "workers = 2\ngraceful_timeout = 60\nworker_timeout = %d\n",
+             strcmp(mode, "mute") == 0 ? 2 : PATIENCE_MS / 1000);
+    write_file(config_path, settings);
     server.pid = fork();
     assert_true(server.pid >= 0);
     if (server.pid == 0)

@@ -11,15 +11,26 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 
 import pytest
 from harness import procfs
+from harness.waiting import POLL_SECONDS, deadline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("SANDSTORM_BUILD", "build")
 PROGRAMS = sorted(path.stem for path in (ROOT / "tests/unit").glob("test_*.c"))
 RACES = sorted(path.stem.removeprefix("race_") for path in (ROOT / "tests/unit").glob("race_*.c"))
+LEAVE_SECONDS = 5
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible"]
+
+
+def left_of(session: int) -> set[int]:
+    """What does not end by itself: a worker whose master is gone is on its way out for a moment."""
+    end = time.monotonic() + deadline(LEAVE_SECONDS)
+    while (left := procfs.session(session)) and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
+    return left
 
 
 def run(*command: object) -> tuple[int, str]:
@@ -29,7 +40,7 @@ def run(*command: object) -> tuple[int, str]:
         try:
             code = process.wait(280)
         finally:
-            left = procfs.session(process.pid)
+            left = left_of(process.pid)
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
