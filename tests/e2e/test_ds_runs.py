@@ -101,7 +101,8 @@ def test_watching_redraws_until_ctrl_c(server):
         screen.press(CTRL_C)
         assert screen.finish() == INTERRUPTED
     with ds_on_terminal("runs", "--watch", "--json", server=server) as screen:
-        assert json.loads(screen.wait("}]").split("\033[3J")[-1])[0]["status"] == "completed"
+        frame = next(frame for frame in screen.wait("}]").split("\033[3J") if "}]" in frame)  # the next may have begun
+        assert json.JSONDecoder().raw_decode(frame.lstrip())[0][0]["status"] == "completed"
         screen.press(CTRL_C)
         assert screen.finish() == INTERRUPTED
 

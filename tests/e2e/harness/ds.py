@@ -1,5 +1,6 @@
 """`ds` as people use it (on a terminal) and as programs do (through pipes)."""
 
+import codecs
 import os
 import pty
 import select
@@ -62,8 +63,8 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """Everything it has shown."""
-        return self._read.decode().replace("\r\n", "\n")
+        """Everything it has shown; of a character that came in part, the rest comes with the next read."""
+        return codecs.getincrementaldecoder("utf-8")().decode(self._read).replace("\r\n", "\n")
 
     def _read_more(self, end: float) -> bool:
         """Reads what is there; False at the end of the terminal."""
@@ -98,6 +99,7 @@ class Screen:
         while self._read_more(end):
             pass
         code = self.process.wait(deadline(seconds))
+        self._read.decode()  # no part of a character is left
         check_sound(self.text)
         return code
 
