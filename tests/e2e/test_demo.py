@@ -31,6 +31,8 @@ COMPUTED = {
     "parks": "built parks.db: 25 parks (sample data), integrity ok",
 }
 FILES = {"companies": "companies.csv", "security": "report.json", "papers": "summary.md", "parks": "parks.db"}
+# Of each of a handful of answers: no agent has its last one before the others have begun, however late they are started.
+MODEL_DELAY = "0.7"
 DEMO_SECONDS = 90
 STOP_SECONDS = 30
 PR_SET_CHILD_SUBREAPER = 36
@@ -51,7 +53,7 @@ class Demo:
         self.tmp = Path(tempfile.mkdtemp(prefix="demo-test-"))
         self.tmp.chmod(0o755)
         self._others = procfs.children(os.getpid())
-        argv = [PYTHON, DEMO, "--build", BUILD, "--port", port, "--model-delay", "0.1"]
+        argv = [PYTHON, DEMO, "--build", BUILD, "--port", port, "--model-delay", MODEL_DELAY]
         self.process = subprocess.Popen(
             [str(part) for part in argv],
             env=bare_environment() | {"TMPDIR": str(self.tmp), "HOME": str(self.tmp)} | env,

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from harness.waiting import deadline
 
 FAKE = Path(__file__).resolve().parents[1] / "fake"
 TOOLS = [{"name": name, "input_schema": {"type": "object"}} for name in ("Bash", "Write", "Read")]
 STEPS_MAX = 20
+ANSWER_SECONDS = 30
 PROMPTS = {
     "Scrape the top 50 YC companies and save as CSV": "companies.csv",
     "Analyze Python dependency security for requests==2.31.0": "report.json",
@@ -25,7 +27,7 @@ PROMPTS = {
 def model():
     """A client of a running model."""
     process = subprocess.Popen([sys.executable, FAKE / "model.py"], stdout=subprocess.PIPE, text=True)
-    with process, httpx.Client(base_url=process.stdout.readline().strip(), timeout=10) as client:
+    with process, httpx.Client(base_url=process.stdout.readline().strip(), timeout=deadline(ANSWER_SECONDS)) as client:
         yield client
         process.terminate()
 
@@ -209,7 +211,7 @@ def test_malformed_requests_are_refused(model):
 
 @pytest.mark.parametrize("length", [-1, 1 << 40])
 def test_body_out_of_bounds_is_refused_before_it_is_read(model, length):
-    connection = http.client.HTTPConnection("127.0.0.1", model.base_url.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", model.base_url.port, timeout=deadline(ANSWER_SECONDS))
     connection.putrequest("POST", "/v1/messages")
     connection.putheader("Content-Length", str(length))
     connection.endheaders()
@@ -228,6 +230,6 @@ def test_it_listens_on_loopback_only(model):
 def test_busy_port_is_an_error_that_names_it(model):
     port = str(model.base_url.port)
     argv = [sys.executable, FAKE / "model.py", "--port", port]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=10)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline(ANSWER_SECONDS))
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr
