@@ -11,7 +11,7 @@ import pytest
 from harness.client import open_query, script
 from harness.record import final_record
 from harness.rules import check_json
-from harness.waiting import eventually, eventually_async
+from harness.waiting import deadline, eventually, eventually_async
 
 SECRET = "a secret of the webhook"
 WITH_SECRET = {"SANDSTORM_WEBHOOK_SECRET": SECRET}
@@ -87,7 +87,7 @@ async def test_a_killed_sandbox_ends_its_run_whichever_worker_hears_of_it(double
             sandbox = double.ledger.sandbox_of(stream.run_id)
             event = killed(sandbox.id, stream.run_id, snake)
             assert {(await deliver(client, server, event)).status_code for _ in range(3)} == {200}
-            answer = await asyncio.wait_for(stream.rest(), 10)
+            answer = await asyncio.wait_for(stream.rest(), deadline(10))
             assert answer.error_code == "sandbox_lost"
             assert (await final_record(server, stream.run_id)).code == "sandbox_lost"
 
@@ -151,6 +151,13 @@ async def registered(double, url: str) -> dict:
     return found[0]
 
 
+async def kept_registration(start) -> str:
+    """Waits until the server has heard of its registration, which the double had before; what it keeps of it."""
+    kept = start.state / "webhook.json"
+    await eventually_async(lambda: kept.exists() and json.loads(kept.read_text())["id"], 10, "the file")
+    return kept.read_text()
+
+
 async def test_one_worker_registers_for_all_and_a_stop_deletes(double, start, client):
     server = start("https://me.example/base/", workers=3)
     hook = await registered(double, "https://me.example/base/webhooks/e2b")
@@ -180,6 +187,7 @@ async def test_a_restart_keeps_the_secret(double, start):
 async def test_a_dead_worker_and_a_reload_change_nothing(double, start):
     server = start("https://me.example", workers=2)
     await registered(double, "https://me.example/webhooks/e2b")
+    await kept_registration(start)  # whoever registers may die from now on
     for pid in server.workers():
         server.signal(signal.SIGKILL, pid)
         await eventually_async(lambda pid=pid: len(server.workers() - {pid}) == 2, 10, "another worker")
@@ -206,11 +214,9 @@ async def test_a_reload_takes_another_url_or_none(double, start):
 async def test_what_a_killed_instance_left_is_replaced(double, start):
     server = start("https://me.example")
     await registered(double, "https://me.example/webhooks/e2b")
-    kept = start.state / "webhook.json"
-    await eventually_async(lambda: kept.exists() and json.loads(kept.read_text())["id"], 5, "the file")
-    content = kept.read_text()
+    content = await kept_registration(start)
     server.stop()
-    kept.write_text(content.replace("wh-1", "wh-0"))  # as one would be that could not delete it
+    (start.state / "webhook.json").write_text(content.replace("wh-1", "wh-0"))  # as one would be that could not delete it
     double._double.webhooks.present["wh-0"] = {"url": "left"}
     start("https://me.example")
     await registered(double, "https://me.example/webhooks/e2b")
