@@ -253,11 +253,14 @@ static void set_id(struct registration *registration, const char *id)
     write_state(registration);
 }
 
+static void delete_present(struct registration *registration);
+
+/* What was made while the instance began to stop has nobody else to delete it, though this worker may have resigned. */
 static void finish(struct registration *registration)
 {
     be_idle(registration);
     if (registration->is_stopping && atomic_load(&scoreboard_of(registration)->has_webhook))
-        registration_stop(registration); /* it was made while the instance began to stop */
+        delete_present(registration);
     if (!registration_is_busy(registration))
         registration->options.on_idle(registration->options.context);
 }
@@ -398,18 +401,28 @@ static void on_deleted(void *context, const struct http_answer *answer)
     else
         log_failure("delete its registration", answer);
     if (is_good(answer) || answer->status == 404)
-        set_id(registration, "");
-    else
-        atomic_store(&scoreboard_of(registration)->has_webhook, false); /* the file names it to the next instance */
+        set_id(registration, ""); /* else the file names it to the next instance */
     finish(registration);
+}
+
+/* Once, whichever worker comes first. */
+static void delete_present(struct registration *registration)
+{
+    struct scoreboard *scoreboard = scoreboard_of(registration);
+
+    if (atomic_exchange(&scoreboard->has_webhook, false))
+        (void)!send_deletion(registration, scoreboard->webhook_id, on_deleted);
+}
+
+void registration_leave(struct registration *registration)
+{
+    registration->is_stopping = true;
+    if (registration->is_elected && !registration_is_busy(registration))
+        delete_present(registration);
 }
 
 void registration_stop(struct registration *registration)
 {
-    const struct scoreboard *scoreboard = scoreboard_of(registration);
-
-    registration->is_stopping = true;
-    if (!registration->is_elected || registration_is_busy(registration) || !atomic_load(&scoreboard->has_webhook))
-        return;
-    (void)!send_deletion(registration, scoreboard->webhook_id, on_deleted);
+    registration->is_elected = true; /* as is everyone: who was may be gone */
+    registration_leave(registration);
 }

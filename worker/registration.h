@@ -32,7 +32,9 @@ void registration_start(struct registration *registration);
 void registration_resign(struct registration *registration);
 /* To be called every second or so. */
 void registration_tick(struct registration *registration);
-/* The instance stops: what this worker is responsible for is deleted. */
+/* This worker ends: what it is responsible for is deleted. */
+void registration_leave(struct registration *registration);
+/* The instance stops: what is registered is deleted, by the worker that hears of it first. */
 void registration_stop(struct registration *registration);
 /* Is there a request under way? */
 bool registration_is_busy(const struct registration *registration);

@@ -131,7 +131,7 @@ static void end_now(struct worker *worker)
     worker->phase = PHASE_ENDING;
     worker->routing.stopping = true;
     run_end_all(&worker->host);
-    registration_stop(worker->registration);
+    registration_leave(worker->registration);
     timer_start(worker->phase_timer, WORKER_DELETE_GRACE_MS);
     leave_if_idle(worker);
 }
@@ -230,6 +230,18 @@ static void tell_owner(void *context, uint64_t serial)
         log_debug("cannot tell the master to look: %s", strerror(errno));
 }
 
+/* Who stood still hears late: another one may do already what it was elected for, or have undone it. */
+static bool is_told_to_leave(const char *messages, ssize_t count)
+{
+    static const char leaving[] = {MASTER_SAYS_DRAIN, MASTER_SAYS_STOP, MASTER_SAYS_END};
+
+    for (ssize_t i = 0; i < count; i++) {
+        if (memchr(leaving, messages[i], sizeof leaving) != NULL)
+            return true;
+    }
+    return false;
+}
+
 static void on_master(evutil_socket_t fd, short what, void *context)
 {
     struct worker *worker = context;
@@ -237,8 +249,10 @@ static void on_master(evutil_socket_t fd, short what, void *context)
     ssize_t got = read(fd, messages, sizeof messages);
 
     (void)what;
-    for (ssize_t i = 0; i < got; i++)
-        obey(worker, messages[i]);
+    for (ssize_t i = 0; i < got; i++) {
+        if (messages[i] != MASTER_SAYS_ELECTED || !is_told_to_leave(messages + i, got - i))
+            obey(worker, messages[i]);
+    }
     if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
         log_error("the master is gone: ending %zu runs", worker->host.run_count);
         event_del(worker->from_master);

@@ -5,9 +5,11 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import signal
 
 import pytest
+from harness import procfs
 from harness.client import open_query, script
 from harness.record import final_record
 from harness.rules import check_json
@@ -197,6 +199,41 @@ async def test_a_dead_worker_and_a_reload_change_nothing(double, start):
     await eventually_async(lambda: "generation 3 serves" in server.stderr, 20, "the upgrade")
     assert server.stop() == 0
     assert len(double.ledger.of_stage("register")) == len(double.ledger.of_stage("unregister")) == 1
+    assert not double.webhooks
+
+
+async def test_a_worker_that_hears_of_its_election_too_late_registers_nothing(double, start):
+    """It is elected while it stands still; another generation follows, and the instance stops before it goes on."""
+    server = start("https://me.example", workers=2)
+    await registered(double, "https://me.example/webhooks/e2b")
+    await kept_registration(start)
+    log = server.wait_log("webhook: registered as wh-1 ")
+    elected = int(re.search(r"\[(\d+)\] info: webhook: registered as wh-1 ", log)[1])
+    (other,) = server.workers() - {elected}
+    server.signal(signal.SIGSTOP, other)
+    await eventually_async(lambda: procfs.stat_fields(other)[0] == "T", 10, "it to stand still")
+    server.signal(signal.SIGKILL, elected)
+    await eventually_async(lambda: f"(pid {elected}) of generation 1 died" in server.stderr, 10, "the next election")
+    server.signal(signal.SIGHUP)
+    await eventually_async(lambda: "generation 2 serves" in server.stderr, 20, "the reload")
+    server.signal(signal.SIGTERM)
+    await eventually_async(lambda: not double.webhooks, 10, "the deletion")
+    server.signal(signal.SIGCONT, other)
+    assert await asyncio.to_thread(server.wait_exit) == 0
+    assert len(double.ledger.of_stage("register")) == 1
+    assert not double.webhooks
+
+
+async def test_who_registers_for_an_instance_that_stops_deletes_it_though_another_was_elected(double, start):
+    double.inject("register", "hold", gate="register")
+    server = start("https://me.example", workers=1)
+    await double.until(lambda ledger: ledger.of_stage("register"), 10, "the registration to be under way")
+    server.signal(signal.SIGHUP)
+    await eventually_async(lambda: "generation 2 serves" in server.stderr, 20, "the reload")
+    server.signal(signal.SIGTERM)
+    await eventually_async(lambda: "of generation 2 ended as told" in server.stderr, 10, "the end of the elected worker")
+    double.release("register")
+    assert await asyncio.to_thread(server.wait_exit) == 0
     assert not double.webhooks
 
 
