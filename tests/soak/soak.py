@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from harness.client import new_client
 from harness.double import ThreadedDouble
 from harness.running import running_double, running_servers
 from harness.server import PROGRAM, REPOSITORY, Server, free_port
-from harness.waiting import SLOW
+from harness.waiting import SLOW, eventually_async
 from life import Life
 from log_watch import LogWatch
 from stillness import Level, Stillness, final_lines, growth, not_flat
@@ -48,6 +48,7 @@ CALM_ROUNDS_MIN = 3  # one a third
 CALM_AGAIN = 3
 LINE_SECONDS = 60
 PROBE_SECONDS = 0.5
+TOLD_SECONDS = 10
 STORM_RUNS_MAX = 900  # the server remembers the newest 1000
 WORKER_TIMEOUT_SECONDS = 10
 SHOWN_MAX = 10
@@ -114,12 +115,12 @@ class Soak:
         fingers = [Mishaps(self._options.seed, "gentle", GENTLE_MISHAPS)]
         seconds = end - time.monotonic()
         rounds = max(CALM_ROUNDS_MIN, round(seconds / ROUND_SECONDS))
-        workers = self._server.workers()
+        workers = await self._still.workers()
         for _ in range(1 + CALM_AGAIN):
             while len(self.levels) < rounds:
                 await self._round((end - time.monotonic()) / (rounds - len(self.levels)), fingers, renew=False)
                 self.levels.append(self._level)
-                self._demand([] if self._server.workers() == workers else ["a worker was replaced though nobody touched it"])
+                self._demand([] if await self._still.workers() == workers else ["a worker was replaced though nobody touched it"])
             complaints = not_flat(self.levels)
             if not complaints:
                 return
@@ -200,8 +201,9 @@ class Soak:
 
     async def _judge_all(self) -> list[str]:
         """Every run of this round, and what no run knows of."""
-        self._watch.read()
         records = await self._records()
+        with suppress(AssertionError):  # what is not told by then is complained of
+            await eventually_async(lambda: self._all_told(records), TOLD_SECONDS, "the last lines of the log and the history")
         lines = final_lines(self._server)
         by_number: dict[int, list[dict]] = {}
         complaints = []
@@ -214,6 +216,13 @@ class Soak:
         complaints += [f"worker {pid} died by itself: {how}" for pid, how in died]
         complaints += self._watch.bugs + self._probes_failed + self._still.check_protocol()
         return complaints
+
+    def _all_told(self, records: list[dict]) -> bool:
+        """The log and the history tell of every end: a record is there before both."""
+        self._watch.read()
+        lines = final_lines(self._server)
+        logged = {record["id"] for record in records if self._watch.workers.get(record["id"]) not in self._life.killed}
+        return logged <= set(self._watch.ends) and {record["id"] for record in records} <= set(lines)
 
     async def _records(self) -> list[dict]:
         """Those of this round."""
@@ -240,7 +249,8 @@ class Soak:
         return Facts(
             record=record,
             ends=self._watch.ends.get(run_id, []),
-            worker_killed=worker in self._life.killed,
+            # One that was killed before it could say that the run started had the run's connection.
+            worker_killed=worker in self._life.killed if worker else bool(seen.ports & self._life.cut),
             connection_cut=bool(seen.ports & self._life.cut),
             fault_fired=bool(rule and rule.fired),
             sandboxes=sum(sandbox.run_id == run_id for sandbox in ledger.created()) if run_id else 0,

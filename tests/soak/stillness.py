@@ -124,16 +124,26 @@ class Stillness:
 
     async def level(self) -> Level:
         """What it holds once it has given back what it does not need: the least of a few looks, below which no leak goes."""
-        least = self._look()
+        workers = await self.workers()
+        least = self._look(workers)
         end = time.monotonic() + BEATS_SECONDS
         while time.monotonic() < end:
             await asyncio.sleep(LOOK_SECONDS)
-            least = min(least, self._look(), key=lambda level: level.workers_kib)
+            look = self._look(workers)
+            least = Level(*(min(getattr(level, name) for level in (least, look)) for name in Level.__dataclass_fields__))
         return least
 
-    def _look(self) -> Level:
+    async def workers(self) -> set[int]:
+        """Those that serve, which are as many as there should be; the master may have other children."""
+
+        async def serving() -> set[int]:
+            found = await self._life.workers()
+            return set(found) if list(found.values()) == ["serving"] * self._workers else set()
+
+        return await eventually_async(serving, REST_SECONDS, f"{self._workers} workers")
+
+    def _look(self, workers: set[int]) -> Level:
         """What it holds now."""
-        workers = self._server.workers()
         return Level(
             procfs.anonymous_kib(self._server.pid), sum(procfs.anonymous_kib(pid) for pid in workers),
             len(procfs.descriptors(self._server.pid)), sum(self._server.own_descriptors(pid) for pid in workers),
@@ -151,11 +161,12 @@ def growth(levels: list[Level]) -> dict[str, tuple[float, float]]:
 
 
 def not_flat(levels: list[Level]) -> list[str]:
-    """What has grown or shrunk by more than 5 %."""
+    """What has grown by more than 5 %; descriptors must not become fewer either, memory may be given back at any time."""
     complaints = []
     for name, (before, after) in growth(levels).items():
-        allowed = before * GROWTH_MAX + (memory_slack_kib(0) if name.endswith("kib") else 0)
-        if abs(after - before) > allowed:
+        is_memory = name.endswith("kib")
+        allowed = before * GROWTH_MAX + (memory_slack_kib(0) if is_memory else 0)
+        if after - before > allowed or (not is_memory and before - after > allowed):
             complaints.append(f"{name} went from {before:g} to {after:g}, more than 5 %")
     return complaints
 

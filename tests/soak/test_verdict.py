@@ -20,6 +20,9 @@ RESULT = {"type": "result", "subtype": "success"}
 FAULTY = dataclasses.replace(
     CHOICE, trouble="fault", fault=FaultChoice({"stage": "stream", "action": "reset"}, frozenset({"sandbox_lost"}))
 )
+HUNG = dataclasses.replace(
+    CHOICE, trouble="fault", fault=FaultChoice({"stage": "stream", "action": "silence"}, frozenset({"run_timeout"}), 5)
+)
 
 
 def numbered(number: int, run: str = RUN, pad: str = "") -> dict:
@@ -56,6 +59,8 @@ KILLED = {"worker_killed": True, "connection_cut": True}
         {"events": [numbered(0), error("sandbox_lost")], "choice": FAULTY,
          "facts": recorded("error", "sandbox_lost", fault_fired=True)},
         {"events": WHOLE, "choice": FAULTY},
+        {"events": [numbered(0), error("run_timeout")], "choice": HUNG, "facts": recorded("error", "run_timeout")},
+        {"events": WHOLE, "choice": HUNG},
         {"events": WHOLE[:1], "end": LEFT, "choice": dataclasses.replace(CHOICE, trouble="leave"),
          "facts": recorded("cancelled", "client_gone")},
         {"events": [numbered(0), error("cancelled")], "choice": dataclasses.replace(CHOICE, trouble="cancel"), "cancel": 200,
@@ -81,6 +86,7 @@ def test_what_keeps_the_promises_passes(given):
         "ended with internal": {"events": [*WHOLE[:-1], error("internal")], "facts": recorded("error", "internal")},
         "ended with agent_exit": {"events": [error("agent_exit")], "choice": FAULTY,
                                   "facts": recorded("error", "agent_exit", fault_fired=True)},
+        "ended with sandbox_lost": {"events": [error("sandbox_lost")], "choice": HUNG, "facts": recorded("error", "sandbox_lost")},
         "after the server's error": {"events": [error("sandbox_lost"), numbered(0)], "choice": FAULTY,
                                      "facts": recorded("error", "sandbox_lost", fault_fired=True)},
         "was not killed": {"events": WHOLE[:2], "end": CUT},
@@ -121,8 +127,9 @@ def test_faults_of_every_stage_are_drawn():
 
 @pytest.mark.parametrize(
     ("name", "values", "flat"),
-    [("workers_kib", [90, 100, 104], True), ("workers_kib", [90, 100, 106], False), ("workers_kib", [90, 100, 94], False),
-     ("master_descriptors", [11, 11, 12], False), ("workers_descriptors", [33] * 9, True)],
+    [("workers_kib", [90, 100, 104], True), ("workers_kib", [90, 100, 106], False), ("workers_kib", [90, 100, 94], True),
+     ("master_descriptors", [11, 11, 12], False), ("master_descriptors", [11, 12, 11], False),
+     ("workers_descriptors", [33] * 9, True)],
 )  # fmt: skip
 def test_five_percent_is_flat(name, values, flat, monkeypatch):
     monkeypatch.setattr("stillness.memory_slack_kib", lambda plain: plain)

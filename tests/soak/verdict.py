@@ -40,9 +40,11 @@ def is_terminal(event: dict) -> bool:
 
 def is_untouched(seen: Visit, facts: Facts) -> bool:
     """Nothing happened to the run: all of it must have come. A worker may die when it is over."""
-    trouble = seen.choice.trouble
+    choice = seen.choice
     lived = seen.end == visit.COMPLETE or not facts.worker_killed
-    return lived and not facts.connection_cut and (trouble == "none" or (trouble == "fault" and not facts.fault_fired))
+    has_time = choice.fault is None or choice.fault.timeout is None
+    spared = choice.trouble == "none" or (choice.trouble == "fault" and not facts.fault_fired and has_time)
+    return lived and not facts.connection_cut and spared
 
 
 class Verdict:
@@ -142,6 +144,8 @@ class Verdict:
         if self.choice.trouble == "fault" and self.facts.fault_fired:
             ends = self.choice.fault.ends
             return (ends - {choices.COMPLETE}) | (own if choices.COMPLETE in ends else set())
+        if self.choice.fault and self.choice.fault.timeout:  # its time may be over before its fault is due
+            own.add("run_timeout")
         return own
 
     def _judge_extras(self) -> None:
