@@ -46,6 +46,11 @@ def is_alive(pid: int) -> bool:
     return bool(fields) and fields[0] != "Z"
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process: the signal's sender goes on before that."""
+    return stat_fields(pid)[:1] == ["T"]
+
+
 def descriptors(pid: int) -> dict[int, str]:
     """Open descriptors and what they point at."""
     found = {}

@@ -36,14 +36,17 @@ def wait_ready_or_destroy(server: Server, workers: int | None) -> None:
 def running_servers(double: ThreadedDouble, folder: Path, show_logs: bool = True):
     """Starts servers against the double: start("--ping-interval", "1", env={…}, workers=4). In env None unsets.
 
+    argv: its whole command line; its workers are waited for only if workers says how many they are.
     tls: the context of a client, when the settings make it an HTTPS server. show_logs: prints the end of each at the end.
 
     At the end each must give back descriptors, sandboxes, processes and files, and exit 0 on TERM.
     """
     started: list[Server] = []
 
-    def start(*args, env=None, workers=DEFAULT_WORKERS, port=None, ready=True, argv=None, tls=None) -> Server:
+    def start(*args, env=None, workers=None, port=None, ready=True, argv=None, tls=None) -> Server:
         port = port or free_port()
+        if argv is None and workers is None:
+            workers = DEFAULT_WORKERS
         settings = ["--workers", workers, "--timeout", "600", "--bind", f"127.0.0.1:{port}", *args]
         keys = {"E2B_API_KEY": double.key, "E2B_API_URL": double.url, "E2B_SANDBOX_URL": double.url,
                 "ANTHROPIC_API_KEY": "test-key", "SANDSTORM_INSTANCE": "e2e"}  # fmt: skip
@@ -51,7 +54,7 @@ def running_servers(double: ThreadedDouble, folder: Path, show_logs: bool = True
         server = Server(folder / f"server-{len(started)}", argv or [PROGRAM, *settings], given, port, tls)
         server.service_ports.add(double.port)
         if ready:
-            wait_ready_or_destroy(server, workers if argv is None else None)
+            wait_ready_or_destroy(server, workers)
         started.append(server)
         return server
 

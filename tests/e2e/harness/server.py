@@ -142,6 +142,11 @@ class Server:
         """Signals the master, or one of its workers."""
         os.kill(pid or self.pid, number)
 
+    def suspend(self, pid: int) -> None:
+        """Stops a process of it with SIGSTOP: it does nothing more when this returns."""
+        self.signal(signal.SIGSTOP, pid)
+        eventually(lambda: procfs.is_stopped(pid), START_SECONDS, f"{pid} to be stopped")
+
     def wait_exit(self, seconds: float = STOP_SECONDS) -> int:
         """Waits for the master's exit code."""
         try:
@@ -155,10 +160,15 @@ class Server:
             self.signal(signal.SIGTERM)
         return self.wait_exit(seconds)
 
-    def wait_log(self, text: str, seconds: float = START_SECONDS) -> str:
-        """Waits until the log holds a text; returns the log."""
-        eventually(lambda: text in self.stderr, seconds, f"{text!r} in the log")
+    def wait_log(self, text: str, seconds: float = START_SECONDS, times: int = 1) -> str:
+        """Waits until the log holds a text, or so many of it, and the end of that line; returns the log."""
+        eventually(lambda: self._whole_lines().count(text) >= times, seconds, f"{text!r} in the log, {times} times")
         return self.stderr
+
+    def _whole_lines(self) -> str:
+        """What it logged so far, without a line that is being written."""
+        log = self.stderr
+        return log[: log.rfind("\n") + 1]
 
     def destroy(self) -> None:
         """Ends whatever still runs of this session, by pid."""
