@@ -12,13 +12,14 @@ import pytest
 from harness import versions
 from harness.client import CONNECTIONS_MAX, new_client, query, script
 from harness.server import PROGRAM, REPOSITORY, free_port
-from harness.waiting import SLOW, eventually_async
+from harness.waiting import SLOW, deadline, eventually_async
 
 STREAMS = int(os.environ.get("SANDSTORM_LOAD_STREAMS", "200"))
 EVENTS = 10
 INTERVAL_MS = max(200, STREAMS)  # what the double and the clients, one process together, can keep up with
 CHANGES = [signal.SIGHUP] * 4 + [signal.SIGUSR2] + [signal.SIGHUP] * 3 + [signal.SIGUSR2] + [signal.SIGHUP] * 3 + [signal.SIGUSR2]
 DESCRIPTORS_PER_STREAM = 4
+WORKERS = 4
 
 
 class Load:
@@ -90,9 +91,9 @@ async def test_ten_reloads_and_three_upgrades_under_load_cut_and_refuse_nothing(
     """Each upgrade is one to another version."""
     program, port = tmp_path / "sandstorm", free_port()
     versions.install(PROGRAM, program)
-    argv = [program, "--bind", f"127.0.0.1:{port}", "--workers", 4, "--max-runs", 4 * STREAMS, "--timeout", 600,
+    argv = [program, "--bind", f"127.0.0.1:{port}", "--workers", WORKERS, "--max-runs", 4 * STREAMS, "--timeout", 600,
             "--agent-runner", REPOSITORY / "agent/runner.mjs"]  # fmt: skip
-    server = start_server(argv=argv, port=port)
+    server = start_server(argv=argv, port=port, workers=WORKERS)
     version = own = versions.version_of(PROGRAM)
     following = itertools.cycle([(versions.NEXT, versions.install_next), (own, versions.install)])
     async with Load(server, STREAMS) as load:
@@ -108,7 +109,8 @@ async def test_ten_reloads_and_three_upgrades_under_load_cut_and_refuse_nothing(
             )
             await eventually_async(lambda n=before: load.health > n, 10, "an answer")
             load.check()
-            assert httpx.get(f"{server.url}/health").json()["version"] == version
+            await asyncio.to_thread(server.wait_log, "draining ", 20, WORKERS * number)  # the old ones accept nobody any more
+            assert httpx.get(f"{server.url}/health", timeout=deadline(20)).json()["version"] == version
         assert load.complete > STREAMS, "the streams were not renewed meanwhile"
     assert server.stderr.count("took over in process") == CHANGES.count(signal.SIGUSR2)
     assert "died" not in server.stderr

@@ -22,11 +22,11 @@ NOTICE = "upgrade refused"
 async def upgrade(server) -> set[int]:
     """USR2; returns the pids of the new workers once they serve."""
     taken = server.stderr.count("took over in process")
-    ready = server.stderr.count("ready: ")
+    serving = server.stderr.count(" serves, generation ")  # "ready: " may be about the generation of before
     before = server.workers()
     server.signal(signal.SIGUSR2)
-    await eventually_async(lambda: server.stderr.count("took over in process") > taken, 15, "the upgrade")
-    await eventually_async(lambda: server.stderr.count("ready: ") > ready, 15, "the new workers")
+    await asyncio.to_thread(server.wait_log, "took over in process", 15, taken + 1)
+    await asyncio.to_thread(server.wait_log, " serves, generation ", 15, serving + 1)
     return server.workers() - before
 
 
@@ -128,7 +128,7 @@ def copied(start_server, tmp_path):
     runner = shutil.copy(REPOSITORY / "agent/runner.mjs", tmp_path)
     port = free_port()
     argv = [program, "--config", config, "--workers", 2, "--bind", f"127.0.0.1:{port}", "--agent-runner", runner]
-    server = start_server(argv=argv, port=port)
+    server = start_server(argv=argv, port=port, workers=2)
     return server, program, config
 
 
@@ -179,7 +179,8 @@ async def test_another_program_takes_over(copied, client):
             versions.install(PROGRAM, program)
         else:
             versions.install_next(PROGRAM, program)
-        await upgrade(server)
+        new = await upgrade(server)
+        await eventually_async(lambda new=new: server.workers() == new, 15, "the end of the old workers, which serve the old one")
         assert os.stat(f"/proc/{server.pid}/exe").st_ino == program.stat().st_ino
         assert (await client.get(f"{server.url}/health")).json()["version"] == version
         (await query(client, server, script())).check_complete(3)
