@@ -6,8 +6,9 @@ import time
 
 import pytest
 from harness.client import body_of, query_bytes, script, status_of
+from harness.leaving import assert_leaving_is_noticed
 from harness.server import free_port, seconds_since
-from harness.waiting import SLOW, deadline
+from harness.waiting import deadline
 
 V1 = b"PROXY TCP4 192.0.2.9 198.51.100.1 56324 443\r\n"
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack("!H4s4sHH", 12, bytes([192, 0, 2, 9]), bytes([198, 51, 100, 1]), 1, 2)
@@ -91,7 +92,9 @@ def test_header_and_request_may_come_at_once_and_the_connection_is_kept(start_se
             connection.sendall(first + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             answer = b""
             while not answer.endswith(b"}"):
-                answer += connection.recv(65536)
+                piece = connection.recv(65536)
+                assert piece, answer
+                answer += piece
             assert status_of(answer) == 200
 
 
@@ -127,16 +130,9 @@ def test_a_slow_header_is_closed_after_header_timeout(proxied, first):
     with socket.create_connection(("127.0.0.1", target.port), timeout=deadline(10)) as connection:
         connection.sendall(first)
         assert read_to_end(connection) == b""
-        assert 0.2 < seconds_since(begin) < deadline(3)
+        assert 0.2 < seconds_since(begin) < deadline(6)
 
 
 def test_a_client_that_leaves_behind_a_header_is_noticed(double, proxied):
-    target = proxied()
-    connection = target.connect(V1)
-    connection.sendall(query_bytes(target.server, script(events=1, hold="never", hold_after=1)))
-    double.wait(lambda ledger: ledger.open_streams() == 1, 10, "the agent")
-    left = time.monotonic()
-    connection.close()
-    double.wait(lambda ledger: ledger.of_stage("kill"), 5, "the DELETE")
-    (run_id,) = {sandbox.run_id for sandbox in double.ledger.created()}
-    assert double.ledger.delete_latency(run_id, left) <= 0.25 * SLOW
+    target = proxied("--ping-interval", "0")
+    assert_leaving_is_noticed(double, target.server, lambda: target.connect(V1))
