@@ -44,7 +44,7 @@ def start_as_nobody(double, open_folder):
         server = Server(home, argv, env, port)
         server.service_ports.add(double.port)
         started.append(server)
-        server.wait_ready()
+        server.wait_ready(2)  # a worker that was only forked is still root's
         return server
 
     try:
