@@ -15,6 +15,9 @@ READERS = 3
 MEMORY_KIB = 4096
 SMALL_RECEIVE_BUFFER_BYTES = 16384
 STILL_SECONDS = 0.5
+# A run beside a slow reader. Others on the machine can only make it longer: the best of some shows it.
+QUICK_SECONDS = deadline(2)
+TRIES = 3
 
 
 def standstill(double, run_ids: list[str]):
@@ -55,7 +58,7 @@ def test_slow_readers_lose_nothing_and_cost_no_memory(double, start_server):
     double.wait(lambda ledger: ledger.open_streams() == READERS, 10, "the agents")
     run_ids = list(double.ledger.open)
     eventually(standstill(double, run_ids), 60, "the agents to be stopped by their clients")
-    assert procfs.private_kib(worker) <= before + memory_slack_kib(MEMORY_KIB)
+    eventually(lambda: procfs.private_kib(worker) <= before + memory_slack_kib(MEMORY_KIB), 5, "the worker's memory to be small")
     for run_id in run_ids:
         assert double.ledger.streamed[run_id] < FLOOD_MIB * 2**20 / 2, "the agent was not slowed down"
     for reader in readers:
@@ -70,28 +73,31 @@ async def test_a_slow_reader_does_not_slow_others(double, start_server, client):
         await double.until(lambda ledger: ledger.open_streams() == 1, 10, "the slow agent")
         run_ids = list(double.ledger.open)
         await eventually_async(standstill(double, run_ids), 60, "the slow agent to stand still")
-        begin = time.monotonic()
-        (await query(client, server, script(events=50))).check_complete(50)
-        assert seconds_since(begin) < deadline(2)
+        seconds = []
+        while len(seconds) < TRIES and min(seconds, default=QUICK_SECONDS) >= QUICK_SECONDS:
+            begin = time.monotonic()
+            (await query(client, server, script(events=50))).check_complete(50)
+            seconds.append(seconds_since(begin))
+        assert min(seconds) < QUICK_SECONDS, seconds
 
 
 def test_a_client_that_reads_nothing_is_given_up(double, start_server):
     server = start_server("--client-stall-timeout", "1")
     with RawConnection(server, SMALL_RECEIVE_BUFFER_BYTES) as stalled:
         stalled.send(query_bytes(server, script(flood_mib=FLOOD_MIB, bytes=EVENT_BYTES)))
-        double.wait(lambda ledger: ledger.open_streams() == 1, 10, "the agent")
+        double.wait(lambda ledger: ledger.began, 10, "the agent")
         double.wait(lambda ledger: not ledger.alive(), 30, "the end of the stalled run")
         _, complete = dechunk(body_of(stalled.read_to_end()))
         assert not complete
 
 
 def test_a_client_that_reads_slowly_is_not_given_up(double, start_server):
-    server = start_server("--client-stall-timeout", "2")  # a busy machine may keep this client from reading for a second
+    server = start_server("--client-stall-timeout", "4")  # a busy machine may keep both from their work for a second
     with RawConnection(server, SMALL_RECEIVE_BUFFER_BYTES) as slow:
         slow.send(query_bytes(server, script(flood_mib=FLOOD_MIB, bytes=EVENT_BYTES)))
         got = slow.read_until(b"\r\n\r\n")
         begin = time.monotonic()
-        while seconds_since(begin) < 3:
+        while seconds_since(begin) < 6:
             time.sleep(0.05)  # the client's own pace, not a synchronisation
             got += slow.read_some(65536)
         got += slow.read_to_end()

@@ -73,7 +73,7 @@ async def test_streams_are_spread_fairly(double, start_server, count, apart, sit
     stopped: set[int] = set()
     if situation == "one worker stopped":
         stopped = {min(workers)}
-        server.signal(signal.SIGSTOP, min(stopped))
+        server.suspend(min(stopped))
     elif situation == "after a reload":
         old = workers
         server.signal(signal.SIGHUP)
