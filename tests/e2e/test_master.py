@@ -63,7 +63,11 @@ def others_suspended(server, worker: int):
 
 async def test_hup_cuts_no_stream_and_a_new_generation_serves(double, server, client):
     old = server.workers()
-    async with OpenStreams(double, server, client, OPEN_STREAMS) as held:
+    async with contextlib.AsyncExitStack() as stack:
+        held = []
+        for worker in old:
+            with others_suspended(server, worker):
+                held.append(await stack.enter_async_context(OpenStreams(double, server, client, OPEN_STREAMS // 2)))
         new = await reload(server)
         await asyncio.to_thread(server.wait_log, "draining ", times=2)  # the old ones accept nobody from now on
         for _ in range(8):
@@ -74,8 +78,9 @@ async def test_hup_cuts_no_stream_and_a_new_generation_serves(double, server, cl
             assert old <= server.workers(), "an old worker left its streams"
             double.release("go")
             (await fresh.rest()).check_complete(3)
-        for answer in await held.answers():
-            answer.check_complete(4)
+        for streams in held:
+            for answer in await streams.answers():
+                answer.check_complete(4)
     await eventually_async(lambda: server.workers() == new, 10, "the end of the old workers")
     await double.until(lambda ledger: len(ledger.deleted()) == OPEN_STREAMS + 1, 10, "the deletion of the fresh one's too")
 
