@@ -92,8 +92,11 @@ async def test_a_reload_changes_the_file_or_is_refused(start_server, client, tmp
     await eventually_async(lambda: "reload refused" in first.read_text(), 5, "the refusal")
     assert "setting log_file: /nonexistent/log: No such file or directory" in first.read_text()
     config.write_text(f"log_file = {second}\n")
+    old = server.workers()
     server.signal(signal.SIGHUP)
     await eventually_async(lambda: second.exists() and "drains" in second.read_text(), 10, "the new generation")
+    # The old workers hear of it a moment later, and take connections until then.
+    await eventually_async(lambda: not old & server.workers(), 10, "the end of the old workers")
     answer = await query(client, server, script(events=1))
     await eventually_async(lambda: f"run {answer.run_id} ended" in second.read_text(), 5, "its run")
     config.write_text("")
