@@ -184,7 +184,8 @@ async def test_labels_are_escaped_and_only_so_many_are_kept(double, client, star
 
 async def test_gauges_follow_runs_and_sandboxes(double, client, start_server):
     server = start_server("--max-runs", "1")
-    double.inject("kill", "status", times=3)
+    double.inject("kill", "status")
+    double.inject("kill", "hold", gate="deletion")
     async with open_query(client, server, script(hold="on", hold_after=1)) as stream:
         await stream.next_numbered()
         refused = await client.post(f"{server.url}/query", json={"prompt": "x"})
@@ -197,6 +198,7 @@ async def test_gauges_follow_runs_and_sandboxes(double, client, start_server):
     seen = await scrape_until(client, server, lambda it: it.value("kill_queue") == 1, "a failed deletion")
     assert seen.value("runs_active") == 0
     assert seen.value("sandboxes_active") == 1
+    double.release("deletion")
     seen = await scrape_until(client, server, lambda it: it.value("sandboxes_active") == 0, "the deletion")
     assert seen.total("requests_total") == 1, "a refused request is no run"
 
