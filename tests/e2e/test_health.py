@@ -72,12 +72,23 @@ async def test_many_who_ask_cause_one_probe(double, client, start_server, worker
 
 async def test_a_worker_that_dies_while_it_asks_is_replaced_as_the_one_who_asks(double, client, start_server):
     server = start_server(workers=2)
+    # The search at the start: whoever makes it has a connection to the service, too.
+    await double.until(lambda ledger: [entry for entry in ledger.of_stage("survey") if entry.status], 10, "the search")
     double.inject("api_health", "hold", gate="health")
     asking = [asyncio.create_task(client.get(f"{server.url}/health?deep=1")) for _ in range(16)]
     await double.until(lambda ledger: ledger.of_stage("api_health"), 5, "the probe")
-    double.drop_idle()
-    sockets = procfs.sockets_to(double.port)
-    (asker,) = (pid for pid in server.workers() if sockets & set(procfs.descriptors(pid).values()))
+
+    def asks(pid: int) -> bool:
+        double.drop_idle()
+        return bool(procfs.sockets_to(double.port) & set(procfs.descriptors(pid).values()))
+
+    await eventually_async(lambda: sum(map(asks, server.workers())) == 1, 5, "one worker with a connection to the service")
+    (asker,) = filter(asks, server.workers())
+    (other,) = server.workers() - {asker}
+    async with asyncio.timeout(deadline(10)):  # which worker takes a connection is the kernel's business
+        while not procfs.client_ports(server.port, other):
+            asking.append(asyncio.create_task(client.get(f"{server.url}/health?deep=1")))
+            await asyncio.sleep(0.01)
     server.signal(signal.SIGKILL, asker)
     double.release("health")
     answers = await asyncio.gather(*asking, return_exceptions=True)
@@ -107,11 +118,13 @@ def test_a_client_that_does_not_wait_for_the_probe_leaves_nothing(double, start_
 
 async def test_failed_deletions_of_all_workers_are_counted(double, client, start_server):
     server = start_server(workers=2)
-    double.inject("kill", "status", times=4)
+    double.inject("kill", "status")
+    double.inject("kill", "hold", gate="deletion")
     await query(client, server, "p")
     async with asyncio.timeout(deadline(10)):
         while (await deep(client, server))["checks"]["kill_queue"] != 1:
             await asyncio.sleep(0.05)
+    double.release("deletion")
     await double.until(lambda ledger: not ledger.alive(), 15, "the deletion at last")
 
 
