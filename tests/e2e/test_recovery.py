@@ -11,7 +11,7 @@ import pytest
 from harness import procfs
 from harness.client import new_client, open_query, query, script
 from harness.server import Server
-from harness.waiting import deadline, eventually_async
+from harness.waiting import deadline, eventually, eventually_async
 
 MANY = 50
 RECOVERED_SECONDS = 5
@@ -22,10 +22,10 @@ LONG_AGO_SECONDS = 120
 @asynccontextmanager
 async def held_runs(double, server, count: int, **fields):
     """Runs whose agents wait; gives their ids. The streams end with the block, or when their worker dies."""
-    before = set(double.ledger.open)
+    before = set(double.ledger.open)  # an ended one may still be among them
     async with new_client() as client:
         tasks = [asyncio.create_task(query(client, server, script(**HELD, marker=str(n)), **fields)) for n in range(count)]
-        await double.until(lambda ledger: ledger.open_streams() == len(before) + count, 30, f"{count} agents")
+        await double.until(lambda ledger: len(ledger.open - before) == count, 30, f"{count} agents")
         try:
             yield double.ledger.open - before
         finally:
@@ -54,6 +54,7 @@ def kill_machine(server: Server) -> None:
     workers = server.workers()
     for pid in (server.pid, *workers):
         server.signal(signal.SIGSTOP, pid)
+        eventually(lambda pid=pid: procfs.stat_fields(pid)[0] == "T", 5, "a process to stop")
     for pid in (*workers, server.pid):
         server.signal(signal.SIGKILL, pid)
     server.wait_exit()
@@ -162,8 +163,8 @@ async def test_a_young_sandbox_that_no_run_knows_is_not_touched_yet(double, star
 
 async def test_live_runs_are_not_touched_by_the_search(double, start_server, client):
     """However old they are: here the list that is asked for at the start comes only while they run."""
-    server = start_server()
     double.inject("survey", "hold", gate="list")
+    server = start_server()
     await double.until(lambda ledger: ledger.of_stage("survey"), 5, "the search at the start")
     async with held_runs(double, server, 3) as ids:
         for sandbox in double.ledger.alive():
