@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from email.utils import parsedate_to_datetime
 
 import pytest
@@ -16,6 +17,7 @@ from harness.client import (
     script,
     status_of,
 )
+from harness.waiting import deadline
 
 
 def raw_query(server, prompt: str, version: str = "1.1") -> bytes:
@@ -238,10 +240,12 @@ async def test_an_agent_that_does_not_exit_after_its_result_is_ended(double, ser
 
 
 async def test_the_deadline_ends_a_run_and_its_files_are_saved(double, server, client):
+    begin = time.monotonic()
     answer = await query(client, server, script(events=1, hold="never", hold_after=1, files={"half.txt": "x"}), timeout=5)
     assert answer.error_code == "run_timeout"
     assert answer.events[-1]["error"] == "run exceeded its timeout of 5 s"
     assert [event["name"] for event in answer.of_type("file")] == ["half.txt"]
-    assert len(double.ledger.of_stage("signal", answer.run_id)) == 1
-    sandbox = double.ledger.sandbox_of(answer.run_id)
-    assert 4.5 <= double.ledger.of_stage("signal", answer.run_id)[0].at - sandbox.made_at <= 6
+    (killed,) = double.ledger.of_stage("signal", answer.run_id)
+    assert 5 <= killed.at - begin  # the run begins later than that
+    # The next limit, of the sandbox, is a minute away: a busy machine has time.
+    assert killed.at - double.ledger.sandbox_of(answer.run_id).made_at <= 5 + deadline(3)
