@@ -1,16 +1,21 @@
 """A client that leaves: its sandbox is deleted at once, whatever the run was doing (http-api.md 5.10)."""
 
+import itertools
 import json
 import socket
 import struct
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+from harness import procfs
 from harness.client import RawConnection, open_query, query_bytes, script
-from harness.waiting import SLOW
+from harness.waiting import SLOW, eventually
 
 # The promise itself: DELETE on the wire within this time.
 DELETE_SECONDS = 0.25 * SLOW
+TRIES = 5
 
 
 def leave_by_close(connection: RawConnection) -> None:
@@ -32,91 +37,128 @@ def leave_by_half_close(connection: RawConnection) -> None:
 WAYS = [leave_by_close, leave_by_reset, leave_by_half_close]
 
 
-def check_in_time(double, run_id: str, since: float) -> None:
-    """A run's DELETE came in time."""
-    taken = double.ledger.delete_latency(run_id, since)
-    print(json.dumps({"client_gone_to_delete_ms": round(taken * 1000, 1)}))
-    assert taken <= DELETE_SECONDS
+def check_in_time(double, attempt: Callable[[], AbstractContextManager[float]]) -> None:
+    """A DELETE comes in time, in one of some tries: noise can only make it later. attempt: a run, and since when it is over."""
+    taken = []
+    while not taken or (taken[-1] > DELETE_SECONDS and len(taken) < TRIES):
+        made = len(double.ledger.created())
+        with attempt() as since:
+            double.wait(lambda ledger: len(ledger.created()) > made, 5, "the sandbox")  # noqa: B023
+            run_id = double.ledger.created()[-1].run_id
+            double.wait(lambda ledger: ledger.of_stage("kill", run_id), 5, "the DELETE")  # noqa: B023
+        taken.append(double.ledger.delete_latency(run_id, since))
+    print(json.dumps({"client_gone_to_delete_ms": [round(seconds * 1000, 1) for seconds in taken]}))
+    assert taken[-1] <= DELETE_SECONDS, taken
 
 
-def check_deleted_soon(double, since: float) -> None:
-    """The only run's DELETE came in time."""
-    double.wait(lambda ledger: ledger.of_stage("kill"), 5, "the DELETE")
-    (run_id,) = {sandbox.run_id for sandbox in double.ledger.created()}
-    check_in_time(double, run_id, since)
+@contextmanager
+def next_of(double, stage: str):
+    """Waits at the end of the block for a request of this stage that was made in it."""
+    before = len(double.ledger.of_stage(stage))
+    yield
+    double.wait(lambda ledger: len(ledger.of_stage(stage)) > before, 5, f"the {stage}")
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("leave", WAYS)
 @pytest.mark.parametrize("stage", ["upload", "start"])
 def test_client_gone_before_the_agent_talks(double, server, stage, leave):
-    double.inject(stage, "hold", gate="never")
-    with RawConnection(server) as connection:
-        connection.send(query_bytes(server, "hello"))
-        double.wait(lambda ledger: ledger.of_stage(stage), 5, f"the {stage}")
-        left = time.monotonic()
-        leave(connection)
-        check_deleted_soon(double, left)
+    double.inject(stage, "hold", gate="never", times=None)
+
+    @contextmanager
+    def attempt():
+        with RawConnection(server) as connection:
+            with next_of(double, stage):
+                connection.send(query_bytes(server, "hello"))
+            left = time.monotonic()
+            leave(connection)
+            yield left
+
+    check_in_time(double, attempt)
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("leave", WAYS)
 @pytest.mark.parametrize("events", [0, 5])
 def test_client_gone_while_the_agent_works(double, server, events, leave):
-    with RawConnection(server) as connection:
-        connection.send(query_bytes(server, script(init=False, events=events, hold="never", hold_after=events)))
-        if events:
-            connection.read_until(b'"seq":%d' % (events - 1))
-        double.wait(lambda ledger: ledger.open_streams() == 1, 5, "the agent")
-        left = time.monotonic()
-        leave(connection)
-        check_deleted_soon(double, left)
+    @contextmanager
+    def attempt():
+        began = len(double.ledger.began)
+        with RawConnection(server) as connection:
+            connection.send(query_bytes(server, script(init=False, events=events, hold="never", hold_after=events)))
+            if events:
+                connection.read_until(b'"seq":%d' % (events - 1))
+            double.wait(lambda ledger: len(ledger.began) > began, 5, "the agent")
+            left = time.monotonic()
+            leave(connection)
+            yield left
+
+    check_in_time(double, attempt)
 
 
 @pytest.mark.alone
 def test_client_gone_while_the_agent_talks_without_pause(double, server):
-    with RawConnection(server) as connection:
-        connection.send(query_bytes(server, script(flood_mib=200, bytes=2000)))
-        connection.read_until(b'"seq":100')
-        left = time.monotonic()
-        leave_by_close(connection)
-        check_deleted_soon(double, left)
+    @contextmanager
+    def attempt():
+        with RawConnection(server) as connection:
+            connection.send(query_bytes(server, script(flood_mib=200, bytes=2000)))
+            connection.read_until(b'"seq":100')
+            left = time.monotonic()
+            leave_by_close(connection)
+            yield left
+
+    check_in_time(double, attempt)
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("leave", WAYS)
 def test_client_gone_during_create_lets_the_create_finish(double, server, leave):
-    double.inject("create", "hold", gate="create")
-    with RawConnection(server) as connection:
-        connection.send(query_bytes(server, "hello"))
-        double.wait(lambda ledger: ledger.of_stage("create"), 5, "the create")
-        leave(connection)
-        if leave is not leave_by_half_close:
-            return_of_next_request(server)
-        released = time.monotonic()
-        double.release("create")
-        check_deleted_soon(double, released)
+    gates = itertools.count()
+
+    @contextmanager
+    def attempt():
+        gate = f"create {next(gates)}"
+        double.inject("create", "hold", gate=gate)
+        with RawConnection(server) as connection:
+            with next_of(double, "create"):
+                connection.send(query_bytes(server, "hello"))
+            with seen_by(server, connection):
+                leave(connection)
+            released = time.monotonic()
+            double.release(gate)
+            yield released
+
+    check_in_time(double, attempt)
     assert not double.ledger.of_stage("upload")
     assert not double.ledger.of_stage("start")
 
 
-def return_of_next_request(server) -> None:
-    """Waits until both workers have been through their loop once more, so that the close was seen."""
-    for _ in range(4):
-        with RawConnection(server) as probe:
-            probe.send(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            probe.read_until(b"}")
+@contextmanager
+def seen_by(server, connection: RawConnection):
+    """The client leaves in the block; at its end the worker has seen it, and closed its own end."""
+    sockets = procfs.sockets_to(connection.socket.getsockname()[1])
+    assert len(sockets) == 1
+    yield
+    eventually(
+        lambda: not any(sockets & set(procfs.descriptors(pid).values()) for pid in server.workers()),
+        5, "the server to close its end of the connection",
+    )  # fmt: skip
 
 
 @pytest.mark.alone
-async def test_client_gone_while_files_are_collected(double, server, client):
-    double.inject("read", "hold", gate="never")
-    async with open_query(client, server, script(files={"a.txt": "x"})) as stream:
-        await double.until(lambda ledger: ledger.of_stage("read"), 5, "the first read")
-        run_id = stream.run_id
-        left = time.monotonic()
-    await double.until(lambda ledger: ledger.of_stage("kill"), 5, "the DELETE")
-    check_in_time(double, run_id, left)
+def test_client_gone_while_files_are_collected(double, server):
+    double.inject("read", "hold", gate="never", times=None)
+
+    @contextmanager
+    def attempt():
+        with RawConnection(server) as connection:
+            with next_of(double, "read"):
+                connection.send(query_bytes(server, script(files={"a.txt": "x"})))
+            left = time.monotonic()
+            leave_by_close(connection)
+            yield left
+
+    check_in_time(double, attempt)
 
 
 async def test_a_deletion_that_fails_is_tried_again(double, server, client):
