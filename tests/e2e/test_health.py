@@ -78,18 +78,25 @@ async def test_a_worker_that_dies_while_it_asks_is_replaced_as_the_one_who_asks(
     asking = [asyncio.create_task(client.get(f"{server.url}/health?deep=1")) for _ in range(16)]
     await double.until(lambda ledger: ledger.of_stage("api_health"), 5, "the probe")
 
-    def asks(pid: int) -> bool:
-        double.drop_idle()
-        return bool(procfs.sockets_to(double.port) & set(procfs.descriptors(pid).values()))
 
-    await eventually_async(lambda: sum(map(asks, server.workers())) == 1, 5, "one worker with a connection to the service")
-    (asker,) = filter(asks, server.workers())
-    (other,) = server.workers() - {asker}
-    async with asyncio.timeout(deadline(10)):  # which worker takes a connection is the kernel's business
-        while not procfs.client_ports(server.port, other):
-            asking.append(asyncio.create_task(client.get(f"{server.url}/health?deep=1")))
-            await asyncio.sleep(0.01)
-    server.signal(signal.SIGKILL, asker)
+    def asker() -> int | None:
+        double.drop_idle()
+        sockets = procfs.sockets_to(double.port, (procfs.ESTABLISHED,))
+        found = [pid for pid in server.workers() if sockets & set(procfs.descriptors(pid).values())]
+        return found[0] if len(found) == 1 else None
+
+    victim = await eventually_async(asker, 5, "one worker with a connection to the service")
+    (other,) = server.workers() - {victim}
+
+    async def waits_too() -> bool:
+        """Which worker takes a connection is the kernel's business."""
+        asking.append(asyncio.create_task(client.get(f"{server.url}/health?deep=1")))
+        await asyncio.sleep(0)
+        held = set(procfs.descriptors(other).values())
+        return any(procfs.sockets_to(port, (procfs.ESTABLISHED,)) & held for port in procfs.client_ports(server.port, other))
+
+    await eventually_async(waits_too, 5, "a client of the other worker")
+    server.signal(signal.SIGKILL, victim)
     double.release("health")
     answers = await asyncio.gather(*asking, return_exceptions=True)
     left = [answer for answer in answers if not isinstance(answer, Exception)]

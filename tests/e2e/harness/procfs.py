@@ -63,12 +63,18 @@ def descriptors(pid: int) -> dict[int, str]:
     return found
 
 
-def sockets_to(port: int) -> set[str]:
-    """Sockets connected to a port of this machine, as descriptors() names them: pooled connections to the double."""
+ESTABLISHED = "01"
+
+
+def sockets_to(port: int, states: tuple[str, ...] = ()) -> set[str]:
+    """Sockets connected to a port of this machine, as descriptors() names them: pooled connections to the double.
+
+    states: only those of these states, as /proc/net/tcp names them; one that its other end has closed may stay for long.
+    """
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if int(fields[2].rpartition(":")[2], 16) == port:
+        if int(fields[2].rpartition(":")[2], 16) == port and (not states or fields[3] in states):
             found.add(f"socket:[{fields[9]}]")
     return found
 
