@@ -19,7 +19,8 @@ from sandboxd_client import BUILD, SLOW, Sandbox, running_daemons, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root shows that each attempt succeeds outside")
 
-SHM_KEY = 0x5A17B0
+SHM_KEY = 0x5A000000 + os.getpid()  # kernel-wide: scenes of other processes stand at the same time
+LIFE_SECONDS = 3600  # of sandboxes that all tests of a process share, however long they take
 IPC_CREAT, IPC_RMID, O_RDWR_CREAT = 0o1000, 0, 0o102
 NEIGHBOUR = """
 import socket
@@ -128,7 +129,7 @@ def scene(folder):
             threading.Thread(target=serve, args=(server,), daemon=True).start()
         stack.enter_context(kernel_objects(mark))
         daemons = {"root's": start(), "a user's": user_daemon(start, folder)}
-        neighbour = daemons["root's"].create()
+        neighbour = daemons["root's"].create(timeout=LIFE_SECONDS)
         neighbour.upload({f"/{where}/neighbours-secret": b"hush" for where in ("home/user", "tmp")})
         server = neighbour.start("", cmd="python3", args=["-c", NEIGHBOUR, f"neighbour-{mark}"])
         stack.callback(server.close)
@@ -140,7 +141,8 @@ def scene(folder):
                  "socket": str(daemons["root's"].socket), "sandboxd": str(daemons["root's"].process.pid),
                  "group": a_control_group(), "device": "/dev/fuse"}  # fmt: skip
         inside_words = {"init": "/run/sandbox-init", "writable": "/home/user", "target": "1", "linked": "/usr/bin/env"}
-        yield Scene(folder, words, inside_words, {whose: daemon.create() for whose, daemon in daemons.items()}, neighbour)
+        sandboxes = {whose: daemon.create(timeout=LIFE_SECONDS) for whose, daemon in daemons.items()}
+        yield Scene(folder, words, inside_words, sandboxes, neighbour)
         for sandbox in daemons["root's"], daemons["a user's"]:
             assert sandbox.call("GET", "/health").status == 200
 
