@@ -44,7 +44,7 @@ def pid_of(word):
         if found and int(pid) != os.getpid(): return int(pid)
     sys.exit('no such process')
 def tcp(host, port):
-    s = socket.create_connection((host, port), timeout=3)
+    s = socket.create_connection((host, port), timeout=15)
     s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
     assert b'host' in s.recv(1000)
 """
@@ -136,7 +136,8 @@ child = subprocess.Popen(['sleep', '9'])
 try: must(call('ptrace', 0x4206, child.pid, 0, 0))
 finally: child.kill()"""),
     Attempt("read another process's memory", """
-child = subprocess.Popen(['sleep', '9'])
+child = subprocess.Popen(['sh', '-c', 'echo; read line'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.read(1)  # from here on it has a stack by that name: not yet when exec has let us go on
 at = int(next(l for l in open(f'/proc/{child.pid}/maps') if '[stack]' in l).split('-')[0], 16)
 there, here = (ctypes.c_long * 2)(at, 1), ctypes.create_string_buffer(1)
 mine = (ctypes.c_long * 2)(ctypes.addressof(here), 1)
