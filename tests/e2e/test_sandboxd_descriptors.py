@@ -4,19 +4,19 @@ import http.client
 import json
 import socket
 import struct
-import time
 
 import pytest
-from sandboxd_client import envelopes
+from sandboxd_client import SLOW, envelopes
 
 HEADERS = {"Content-Type": "application/json", "X-API-KEY": "e2b_0"}
+UNHEARD_SECONDS = 10 * SLOW  # what is not heard comes when the process has exited, after so long
 
 
 class Asking:
     """One connection for everything: no accept comes between two requests."""
 
     def __init__(self, daemon):
-        self._connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=5)
+        self._connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30 * SLOW)
 
     def ask(self, method: str, path: str, message: dict | None = None) -> tuple[int, bytes]:
         """A request of the control API."""
@@ -26,7 +26,7 @@ class Asking:
 
     def create(self) -> dict:
         """A sandbox."""
-        status, body = self.ask("POST", "/sandboxes", {"templateID": "base"})
+        status, body = self.ask("POST", "/sandboxes", {"templateID": "base", "timeout": 120})
         assert status == 201, body
         return json.loads(body)
 
@@ -42,12 +42,25 @@ class Asking:
         self._connection.request("POST", "/process.Process/Start", struct.pack(">BI", 0, len(message)) + message, headers)
         return envelopes(self._connection.getresponse())
 
-    def is_heard(self, created: dict) -> bool:
-        """Whether output comes when it is printed, and not in the last look at a terminal whose process has exited."""
-        times = {}
-        for _, message in self.stream(created, "echo seen; sleep 0.3"):
-            times.update(dict.fromkeys(message.get("event", {}), time.monotonic()))
-        return times["end"] - times["data"] > 0.15
+    def kill(self, created: dict, pid: int) -> None:
+        """Kills a process, if there is one still."""
+        message = json.dumps({"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"})
+        headers = HEADERS | {"E2b-Sandbox-Id": created["sandboxID"]}
+        self._connection.request("POST", "/process.Process/SendSignal", message, headers)
+        self._connection.getresponse().read()
+
+    def is_heard(self, created: dict, other: "Asking") -> bool:
+        """Whether output comes when it is printed, and not in the last look at a terminal whose process has exited.
+
+        Who hears it kills the process, by another connection, which is there already.
+        """
+        events = {}
+        for _, message in self.stream(created, f"echo seen; exec sleep {UNHEARD_SECONDS:g}"):
+            came = message.get("event", {})
+            events |= came
+            if "data" in came:
+                other.kill(created, events["start"]["pid"])
+        return events["end"]["status"] == "signal: killed"
 
 
 @pytest.fixture
@@ -62,6 +75,14 @@ def asking(daemon):
     return Asking(daemon)
 
 
+@pytest.fixture
+def killing(daemon):
+    """Another one, already made."""
+    made = Asking(daemon)
+    assert made.ask("GET", "/health")[0] == 200
+    return made
+
+
 def let_close(daemon, request: bytes) -> None:
     """A connection that sandboxd closes."""
     with socket.create_connection(("127.0.0.1", daemon.port)) as closing:
@@ -74,20 +95,20 @@ def let_close(daemon, request: bytes) -> None:
     "request_bytes", [b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"no HTTP\r\n\r\n"],
     ids=["answered", "refused by evhttp itself"],
 )  # fmt: skip
-def test_after_a_connection_that_was_closed(daemon, asking, request_bytes):
+def test_after_a_connection_that_was_closed(daemon, asking, killing, request_bytes):
     created = asking.create()
     for _ in range(5):
         let_close(daemon, request_bytes)
-        assert asking.is_heard(created)
+        assert asking.is_heard(created, killing)
     asking.delete(created)
 
 
-def test_after_a_stream_that_was_cut(daemon, asking):
+def test_after_a_stream_that_was_cut(daemon, asking, killing):
     for _ in range(5):
         created, other = Asking(daemon), asking.create()
         dying = created.create()
         events = created.stream(dying, "while :; do echo x; sleep 0.001; done")
         next(events)
         asking.delete(dying)
-        assert asking.is_heard(other)
+        assert asking.is_heard(other, killing)
         asking.delete(other)
