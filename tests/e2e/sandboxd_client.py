@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -208,6 +208,23 @@ def children_of(pid: int) -> list[int]:
     except procfs.GONE:
         return []
     return children + [below for child in children for below in children_of(child)]
+
+
+def facts(pids: list[int], fact) -> dict:
+    """fact(pid) of each; a login shell's helpers come and go: who is gone has none."""
+    found = {}
+    for pid in pids:
+        with suppress(*procfs.GONE):
+            found[pid] = fact(pid)
+    return found
+
+
+def cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 class Daemon:

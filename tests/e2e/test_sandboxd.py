@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from harness import procfs
-from sandboxd_client import BUILD, SLOW, Daemon, children_of, wait_for
+from sandboxd_client import BUILD, SLOW, Daemon, children_of, cmdline, comm, facts, wait_for
 
 TRUNCATED = (http.client.IncompleteRead, ConnectionError)
 
@@ -412,6 +412,10 @@ def shared_places() -> set[tuple[str, int]]:
     return found
 
 
+def owner(pid: int) -> int:
+    return os.stat(f"/proc/{pid}").st_uid
+
+
 def make_and_kill_sandboxes(daemon) -> set[int]:
     """Twenty of them, with files and processes; the users that they ran as."""
     users = set()
@@ -420,7 +424,7 @@ def make_and_kill_sandboxes(daemon) -> set[int]:
         for sandbox in sandboxes:
             sandbox.upload({"/home/user/f": b"x" * 1000})
             sandbox.start("sleep 1000 & sleep 1000").next()
-        users |= {os.stat(f"/proc/{pid}").st_uid for pid in daemon.children}
+        users |= set(facts(daemon.children, owner).values())
         assert all(sandbox.kill().status == 204 for sandbox in sandboxes)
         assert daemon.children == []
     return users
@@ -458,7 +462,7 @@ def test_a_killed_daemon_takes_its_sandboxes_along(start_daemon):
 def test_a_sandbox_whose_init_dies_is_gone(daemon, sandbox):
     stream = sandbox.start("sleep 1000")
     stream.next()
-    init = next(pid for pid in daemon.children if "sandbox-init" in Path(f"/proc/{pid}/comm").read_text())
+    [init] = [pid for pid, name in facts(daemon.children, comm).items() if "sandbox-init" in name]
     os.kill(init, signal.SIGKILL)
     assert stream.finish().trailer is None
     wait_for(lambda: sandbox.call("GET", "/health").status == 502, "gone")
@@ -555,16 +559,13 @@ def test_as_root_every_sandbox_has_a_host_uid_of_its_own(daemon):
         daemon.create().start("sleep 1000").next()
 
     def owners() -> set[int]:
-        return {os.stat(f"/proc/{pid}").st_uid for pid in daemon.children if b"1000" in cmdline(pid)}
+        lines = facts(daemon.children, cmdline)
+        return set(facts([pid for pid, line in lines.items() if b"1000" in line], owner).values())
 
     wait_for(lambda: len(owners()) == 2, "the two commands, each of a user of its own")
     assert 0 not in owners()
-    everybody = [pid for pid in children_of(daemon.process.pid) if b"bwrap" in cmdline(pid)]
+    everybody = [pid for pid, line in facts(children_of(daemon.process.pid), cmdline).items() if b"bwrap" in line]
     assert all("Uid:\t0" not in Path(f"/proc/{pid}/status").read_text() for pid in everybody)
-
-
-def cmdline(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_check_says_whether_this_machine_can(folder):

@@ -10,7 +10,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 import pytest
-from sandboxd_client import SLOW, UnixConnection, wait_for
+from sandboxd_client import SLOW, UnixConnection, cmdline, facts, wait_for
 
 ABSENT = "i" + "0" * 20
 
@@ -183,20 +183,15 @@ def test_no_process_runs_while_paused(daemon, sandbox):
     stream.next()
 
     def spinners(wanted):
-        found = [pid for pid in daemon.children if cmdline(pid).endswith(b"\0spinner\0")]
-        return len(found) == 4 and all(state(pid) == wanted for pid in found)
+        found = [pid for pid, line in facts(daemon.children, cmdline).items() if line.endswith(b"\0spinner\0")]
+        return len(found) == 4 and set(facts(found, state).values()) == {wanted}
 
     wait_for(lambda: spinners("R"), "all run")
     assert post(sandbox, "pause").status == 204
-    wait_for(lambda: spinners("T"), "all are stopped", 1)
+    wait_for(lambda: spinners("T"), "all are stopped")
     assert post(sandbox, "connect", {"timeout": 60}).status == 201
     wait_for(lambda: spinners("R"), "all run again")
     stream.close()
-
-
-def cmdline(pid) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
 
 
 def state(pid) -> str:
