@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from harness import procfs
 from harness.server import memory_slack_kib
 from sandboxd_client import SLOW, UnixConnection, wait_for
 
@@ -130,6 +131,7 @@ def test_a_sandbox_that_does_not_write_holds_its_client_back(roomy):
     before, count, sent = peak_memory(daemon), 64 * MIB, 0
     with Wire(roomy) as wire:
         os.kill(init, signal.SIGSTOP)
+        wait_for(lambda: procfs.stat_fields(init)[0] == "T", "init has stopped")
         wire.send(wire.upload("held", f"Content-Length: {count}"))
         wire.socket.settimeout(0.5 * SLOW)
         with pytest.raises(TimeoutError):
