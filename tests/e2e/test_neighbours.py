@@ -17,6 +17,7 @@ COMMAND, PAUSE_SECONDS = "python3 -c 'print(\"hi\")'", 0.05
 UNFOLD_SECONDS = 2
 # The promise. And a tick of the scheduler, as the last in a row of processes may wait for one.
 FACTOR_MAX, TICK_MS = 2.0, 4.0
+SHARE_MIN = 2  # times what each that never pauses gets
 # What else goes on on a machine only makes it worse: the promise holds if one of these comparisons shows it.
 COMPARISONS = 3
 
@@ -115,17 +116,22 @@ def cpu_used(daemon) -> dict[int, int]:
 def test_who_computes_for_long_yields_to_who_does_not(start_daemon):
     """With cgroups: while a short task lasts, it gets several times what each of those gets that never pause."""
     daemon = start_daemon(prefix=("taskset", "--cpu-list", "0"))  # so that there is something to share
-    fifth = daemon.create()
+    fifth = daemon.create()  # slot 0
     hogs = [daemon.create() for _ in range(3)]
     if not cpu_used(daemon):
         assert "rlimits" in daemon.log
         return
     streams = [hog.start("while :; do :; done & while :; do :; done") for hog in hogs]
     time.sleep(UNFOLD_SECONDS * SLOW)  # they are known for what they are
-    before = cpu_used(daemon)
-    fifth.text("i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done")
-    used = {slot: time_us - before[slot] for slot, time_us in cpu_used(daemon).items()}
-    print(json.dumps({"cpu_us": used}))
-    assert used[0] > 2 * max(used[slot] for slot in (1, 2, 3))
+    seen = []
+    while not seen or seen[-1][0] <= SHARE_MIN * max(seen[-1][slot] for slot in (1, 2, 3)):
+        assert len(seen) < COMPARISONS, f"every comparison shows too small a share: {seen}"
+        if seen:
+            fifth.kill()
+            fifth = daemon.create()  # who computed for long before has to begin anew
+        before = cpu_used(daemon)
+        fifth.text("i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done")
+        seen.append({slot: time_us - before[slot] for slot, time_us in cpu_used(daemon).items()})
+    print(json.dumps({"cpu_us": seen}))
     for stream in streams:
         stream.close()
