@@ -7,7 +7,7 @@ import httpx
 import pytest
 from harness.client import query, script
 from harness.server import free_port, run_program
-from harness.waiting import eventually
+from harness.waiting import deadline, eventually
 
 KEY = "current-key-of-more-than-32-bytes-0001"
 OTHER_KEY = "another-key-of-more-than-32-bytes-0002"
@@ -90,13 +90,21 @@ def reload(server, said: str) -> None:
     eventually(lambda: server.stderr.count(said) > before, 10, f"{said!r} in the log")
 
 
+def renew(server) -> None:
+    """HUP; waits until nobody but the new workers takes requests."""
+    old = server.workers()
+    reload(server, "generation 2 serves, generation 1 drains")
+    server.wait_gone(old)
+
+
 def test_hup_reads_the_file_again(project, start_server):
     server = start_server("--project-dir", project(f"SANDSTORM_API_KEY={KEY}"))
     assert "every client is served" not in server.stderr
     project(f"SANDSTORM_API_KEY={OTHER_KEY}", "SANDSTORM_BODY_LIMIT=1024", "not understood")
-    reload(server, "generation 2 serves, generation 1 drains")
+    renew(server)
     assert ".env:3: " in server.stderr
-    answer = httpx.post(f"{server.url}/query", content=b"x" * 2000, headers={"Authorization": f"Bearer {OTHER_KEY}"})
+    answer = httpx.post(f"{server.url}/query", content=b"x" * 2000, headers={"Authorization": f"Bearer {OTHER_KEY}"},
+                        timeout=deadline(20))  # fmt: skip
     assert answer.status_code == 413
     assert KEY not in server.stderr and OTHER_KEY not in server.stderr
 
@@ -117,7 +125,7 @@ def test_a_reload_that_would_open_or_break_the_server_is_refused(project, start_
     assert server.workers() == workers
     assert SHORT_KEY not in server.stderr
     project(f"SANDSTORM_API_KEY={KEY}")
-    reload(server, "generation 2 serves, generation 1 drains")
+    renew(server)
 
 
 async def test_the_sandbox_service_of_the_file_counts_from_start_and_hup(double, project, start_server, client):
@@ -127,6 +135,6 @@ async def test_the_sandbox_service_of_the_file_counts_from_start_and_hup(double,
     (await query(client, server, script())).check_complete(3)
     project(f"E2B_API_URL=http://127.0.0.1:{free_port()}", f"E2B_SANDBOX_URL={double.url}")
     (await query(client, server, script())).check_complete(3)
-    reload(server, "generation 2 serves, generation 1 drains")
+    renew(server)
     answer = await query(client, server, script())
     assert [event["code"] for event in answer.of_type("error")] == ["sandbox_create_failed"]

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from harness.client import query, script
 from harness.server import run_program
+from harness.waiting import deadline
 
 KEY = "current-key-of-more-than-32-bytes-0001"
 OTHER_KEY = "another-key-of-more-than-32-bytes-0002"
@@ -17,7 +18,8 @@ NAMES = {"api_key": "SANDSTORM_API_KEY", "api_key_previous": "SANDSTORM_API_KEY_
 
 def status(server, key: str) -> int:
     """What a client with this key is told."""
-    return httpx.get(f"{server.url}/runs", headers={"Authorization": f"Bearer {key}"}).status_code
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.get(f"{server.url}/runs", headers=headers, timeout=deadline(20)).status_code
 
 
 def reload(server, said: str) -> None:
@@ -55,7 +57,9 @@ def test_a_changed_file_counts_after_a_reload(start_server, key_file):
     server = start_server("--api-key-file", key_file("key", KEY))
     key_file("key", OTHER_KEY)
     assert [status(server, key) for key in (KEY, OTHER_KEY)] == [200, 401]
+    old = server.workers()
     reload(server, "generation 2 serves, generation 1 drains")
+    server.wait_gone(old)
     assert [status(server, key) for key in (KEY, OTHER_KEY)] == [401, 200]
 
 

@@ -7,7 +7,7 @@ import pytest
 from harness.client import query
 from harness.rules import by_rule
 from harness.server import free_port, run_program
-from harness.waiting import eventually, eventually_async
+from harness.waiting import eventually_async
 
 AGENT_CONFIG = "/opt/agent-runner/agent_config.json"
 
@@ -89,8 +89,10 @@ async def test_a_reload_accepts_a_file_that_is_gone_and_refuses_a_broken_one(sta
     assert await model_of_a_run(client, double, server) == "good"
     project.file.unlink()
     assert await model_of_a_run(client, double, server) == "good"
+    old = server.workers()
     server.signal(signal.SIGHUP)
-    eventually(lambda: "generation 2 serves" in server.stderr, 10, "the reload")
+    server.wait_log("generation 2 serves")
+    server.wait_gone(old)
     assert await model_of_a_run(client, double, server) is None
 
 

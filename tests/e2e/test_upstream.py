@@ -8,7 +8,6 @@ from harness.authority import Authority
 from harness.client import query, script
 from harness.relay import Relay
 from harness.server import run_program
-from harness.waiting import eventually_async
 
 
 @pytest.fixture
@@ -69,9 +68,10 @@ async def test_ca_file_is_read_again_by_hup(secure_front, start_server, authorit
     leads_to(server, secure_front)
     assert (await query(client, server, script())).error_code
     config.write_text(f"ca_file = {authority.certificate}\n")
+    old = server.workers()
     server.signal(signal.SIGHUP)
     await asyncio.to_thread(server.wait_log, "generation 2 serves")
-    await eventually_async(lambda: len(server.workers()) == 2, 10, "the end of the old workers")
+    await asyncio.to_thread(server.wait_gone, old)
     (await query(client, server, script())).check_complete(3)
 
 

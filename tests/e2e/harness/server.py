@@ -160,6 +160,10 @@ class Server:
             self.signal(signal.SIGTERM)
         return self.wait_exit(seconds)
 
+    def wait_gone(self, pids: set[int], seconds: float = STOP_SECONDS) -> None:
+        """Waits until none of these processes runs: old workers take connections for a moment after new ones serve."""
+        eventually(lambda: not any(map(procfs.is_alive, pids)), seconds, f"the end of {pids}")
+
     def wait_log(self, text: str, seconds: float = START_SECONDS, times: int = 1) -> str:
         """Waits until the log holds a text, or so many of it, and the end of that line; returns the log."""
         eventually(lambda: self._whole_lines().count(text) >= times, seconds, f"{text!r} in the log, {times} times")
