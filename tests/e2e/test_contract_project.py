@@ -49,7 +49,7 @@ def server(service, project, tmp_path_factory):
 @pytest.fixture(scope="module")
 def http():
     """The client all cases share."""
-    with httpx.Client(timeout=30, trust_env=False) as client:
+    with httpx.Client(timeout=deadline(60), trust_env=False) as client:
         yield client
 
 

@@ -36,7 +36,7 @@ def server(service, tmp_path_factory):
 @pytest.fixture(scope="module")
 def http():
     """The client all cases share."""
-    with httpx.Client(timeout=30, trust_env=False) as client:
+    with httpx.Client(timeout=deadline(60), trust_env=False) as client:
         yield client
 
 
@@ -313,6 +313,7 @@ BAD_TEXT = {
 @pytest.mark.parametrize("rule", REFUSED)
 def test_refused(http, server, service, rule):
     sent, errors = REFUSED[rule]
+    service.wait(lambda ledger: not ledger.alive(), 10, "the deletions of runs before")
     before = len(service.ledger.of_runs())
     answer = post(http, server, sent)
     check_json(answer, 422, {"detail": errors})
