@@ -13,6 +13,8 @@ from harness.server import PROGRAM, Server, free_port, run_program
 from harness.waiting import eventually_async
 
 RESULT = """echo '{"type":"result","subtype":"success","num_turns":1}'"""
+# A line at once, which cannot be missed, and the result when a test has had its time.
+LATER = f"""echo '{{"type":"assistant"}}'; sleep 2; {RESULT}"""
 SILENCE = "echo '{\"type\":\"assistant\"}'; sleep 600"
 LOCAL = {"ANTHROPIC_API_KEY": "test-key"}
 
@@ -105,10 +107,10 @@ async def test_a_killed_sandboxd_loses_its_runs_and_is_replaced(start_local, cli
 
 
 async def test_a_reload_keeps_the_sandboxes(start_local, client):
-    server = start_local("sleep 2; " + RESULT)
+    server = start_local(LATER)
     daemon = sandboxd(server)
     async with open_query(client, server, "hi") as stream:
-        await eventually_async(lambda: procfs.children(daemon), 5, "the sandbox")
+        await stream.next()
         server.signal(signal.SIGHUP)
         answer = await stream.rest()
     assert answer.events[-1]["type"] == "result"
@@ -116,10 +118,10 @@ async def test_a_reload_keeps_the_sandboxes(start_local, client):
 
 
 async def test_an_upgrade_keeps_sandboxd_and_its_sandboxes(start_local, client):
-    server = start_local("sleep 2; " + RESULT)
+    server = start_local(LATER)
     daemon = sandboxd(server)
     async with open_query(client, server, "hi") as stream:
-        await eventually_async(lambda: procfs.children(daemon), 5, "the sandbox")
+        await stream.next()
         server.signal(signal.SIGUSR2)
         await asyncio.to_thread(server.wait_log, "generation 2 serves")
         answer = await stream.rest()
