@@ -56,6 +56,7 @@ async def test_the_log_is_in_the_file_and_errors_on_stderr_too(start_server, cli
     worker = min(server.workers())
     server.signal(signal.SIGKILL, worker)
     await asyncio.to_thread(server.wait_log, "killed by SIGKILL")
+    await eventually_async(lambda: "killed by SIGKILL" in log.read_text(), 5, "the end of the worker in the log")
     assert [line["level"] for line in log_lines(log) if "killed by SIGKILL" in line["text"]] == ["error"]
     assert [match["level"] for match in map(LINE.fullmatch, server.stderr.splitlines())] == ["error"]
 
