@@ -11,6 +11,7 @@ import pytest
 from harness.browser import ANSWER_SECONDS, open_screen, running_browser
 from harness.client import new_client, open_query, query, script
 from harness.front import running_front
+from harness.record import final_record
 from harness.server import BUILD
 from harness.waiting import deadline, eventually_async
 from playwright.async_api import Locator, Page, expect
@@ -443,6 +444,7 @@ async def many_runs(double, server) -> None:
         await query(client, server, script(result={"total_cost_usd": 12.5, "num_turns": 123456}))
         async with open_query(client, server, script(hold="never")) as stream:
             await double.until(lambda ledger: ledger.of_stage("start", stream.run_id), 10, "the agent")
+    assert (await final_record(server, stream.run_id)).code == "client_gone"  # and no page shows it running
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
