@@ -29,7 +29,9 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define HEARTBEAT_MS 1000
+/* How often a worker gives a sign of life, and how often at least within worker_timeout. */
+#define HEARTBEAT_MS           1000
+#define HEARTBEATS_PER_TIMEOUT 4
 /* A leaving worker looks this often whether the last client has taken everything. */
 #define LEAVING_CHECK_MS 50
 
@@ -315,6 +317,13 @@ static void on_libevent_log(int severity, const char *message)
         log_warn_limited("libevent: %s", message);
 }
 
+static int64_t heartbeat_ms(const struct settings *settings)
+{
+    int64_t ms = settings->worker_timeout_ms / HEARTBEATS_PER_TIMEOUT;
+
+    return ms < HEARTBEAT_MS ? ms : HEARTBEAT_MS;
+}
+
 static bool watch(struct worker *worker)
 {
     static const int numbers[] = {SIGTERM, SIGQUIT};
@@ -329,7 +338,7 @@ static bool watch(struct worker *worker)
         if (worker->signals[i] == NULL || event_add(worker->signals[i], NULL) < 0)
             return false;
     }
-    timer_start(worker->heartbeat, HEARTBEAT_MS);
+    timer_start(worker->heartbeat, heartbeat_ms(worker->context->settings));
     return event_add(worker->from_master, NULL) == 0;
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import re
 import signal
@@ -333,6 +334,21 @@ async def test_a_hung_worker_is_replaced(start_server, client):
     await eventually_async(lambda: not procfs.is_alive(victim), 15, "the end of the hung worker")
     await eventually_async(lambda: len(server.workers()) == 2, 10, "its replacement")
     (await query(client, server, script())).check_complete(3)
+
+
+def longest_silence_ms(server) -> int:
+    """Of all its workers, in longer than a second."""
+    longest, end = 0, time.monotonic() + 1.5
+    while time.monotonic() < end:
+        report = json.loads(run_program("status", "--json", "--pid", str(server.pid)).stdout)
+        longest = max(longest, *(worker["heartbeat_age_ms"] for worker in report["workers"]))
+    return longest
+
+
+@pytest.mark.alone
+def test_a_short_worker_timeout_makes_signs_of_life_more_frequent(start_server):
+    server = start_server("--worker-timeout", "1")
+    assert min(longest_silence_ms(server) for _ in range(5)) < 600  # a busy machine can only make them late
 
 
 async def test_a_machine_that_slept_is_no_reason_to_replace_workers(start_server, client):
