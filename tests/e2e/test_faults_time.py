@@ -8,6 +8,8 @@ from harness.waiting import deadline
 
 GRAIN_SECONDS = 0.01  # of a millisecond timer
 JITTER = 0.3
+LATE_SECONDS = deadline(0.2)
+TRIES = 5  # a busy machine can only make it later
 MESSAGE_MAX_BYTES = 4096
 
 
@@ -32,20 +34,28 @@ async def test_retry_after_is_kept(faults, client, stage):
 @pytest.mark.alone
 async def test_a_retry_after_beyond_the_limit_ends_the_create_at_once(faults, client):
     faults.double.inject("create", "status", status=429, retry_after="30", times=None)
-    answer = await query(client, faults.server, script())
-    await faults.check_end(answer, "e2b_rate_limited")
-    assert faults.count("create", answer.run_id) == 1
-    assert faults.duration(answer.run_id) < deadline(1)
+    durations = []
+    while len(durations) < TRIES and min(durations, default=1) >= 1:
+        answer = await query(client, faults.server, script())
+        await faults.check_end(answer, "e2b_rate_limited")
+        assert faults.count("create", answer.run_id) == 1
+        durations.append(faults.duration(answer.run_id))
+    assert min(durations) < 1, durations
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("stage", ["upload", "start"])
 async def test_the_waits_between_tries(faults, client, stage):
     faults.double.inject(stage, "status", status=409, times=None)
-    answer = await query(client, faults.server, script())
-    first, second = gaps(faults, stage, answer.run_id)
-    assert 0.25 * (1 - JITTER) - GRAIN_SECONDS <= first <= deadline(0.25 * (1 + JITTER) + 0.2)
-    assert 1 - JITTER - GRAIN_SECONDS <= second <= deadline(1 + JITTER + 0.2)
+    pairs = []
+    for _ in range(TRIES):
+        answer = await query(client, faults.server, script())
+        first, second = gaps(faults, stage, answer.run_id)
+        assert first >= 0.25 * (1 - JITTER) - GRAIN_SECONDS and second >= 1 - JITTER - GRAIN_SECONDS
+        pairs.append((first, second))
+        if first <= 0.25 * (1 + JITTER) + LATE_SECONDS and second <= 1 + JITTER + LATE_SECONDS:
+            return
+    raise AssertionError(f"waits of {pairs} s")
 
 
 @pytest.mark.alone

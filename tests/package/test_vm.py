@@ -60,11 +60,16 @@ class Service:
         """The newest generation of workers that serves; 0 when none does."""
         return max((worker["generation"] for worker in self.workers()), default=0)
 
+    def is_newer(self, generation: int) -> bool:
+        """Whether workers serve, and only newer ones: for a moment the old ones serve beside them."""
+        generations = {worker["generation"] for worker in self.workers()}
+        return min(generations, default=0) > generation
+
     def reload(self) -> None:
         """systemctl reload, until new workers serve."""
         before = self.generation()
         self.machine.run("systemctl reload sandstorm")
-        eventually(lambda: self.generation() > before, 20, "the next generation")
+        eventually(lambda: self.is_newer(before), 20, "the next generation")
 
     def restart(self) -> None:
         """systemctl restart, which waits until it is ready."""
@@ -73,6 +78,10 @@ class Service:
     def log(self) -> str:
         """The journal of the unit."""
         return self.machine.run("journalctl --no-pager --output=cat --unit=sandstorm").stdout
+
+    def wait_log(self, text: str) -> None:
+        """Waits until the journal holds a text: journald takes its time."""
+        eventually(lambda: text in self.log(), 20, f"{text!r} in the journal")
 
 
 @pytest.fixture(scope="module", name="machine")
@@ -172,7 +181,7 @@ async def test_a_configuration_that_is_no_good_fails_the_reload_and_changes_noth
         status = service.show("StatusText")
         assert "; reload refused: " in status and reason.format(busy=double.port) in status
     assert (service.main_pid, service.generation(), service.show("ActiveState")) == (master, generation, "active")
-    assert "reload: the old settings stay in use: reload refused" in service.log()
+    service.wait_log("reload: the old settings stay in use: reload refused")
     (await query(client, service, script(events=3))).check_complete(3)
     service.reload()
     assert "refused" not in service.show("StatusText")
@@ -247,7 +256,7 @@ async def test_an_upgrade_under_load_takes_over_and_cuts_no_stream(machine, serv
         await stream.next_numbered()
         async with asking(client, service, runs=True):
             said = await asyncio.to_thread(install_again, machine, package)
-            await eventually_async(lambda: service.generation() > generation, 20, "workers of the new program")
+            await eventually_async(lambda: service.is_newer(generation), 20, "workers of the new program")
         double.release(version)
         answer = await stream.rest()
     answer.check_complete(4)
@@ -267,7 +276,7 @@ def test_an_upgrade_that_cannot_take_over_says_so_and_changes_nothing(machine, s
     assert "max_runs" in service.show("StatusText")
     assert (service.main_pid, service.generation()) == (master, generation)
     install_again(machine, deb)
-    eventually(lambda: service.generation() > generation, 20, "workers of the new program")
+    eventually(lambda: service.is_newer(generation), 20, "workers of the new program")
 
 
 def test_the_log_may_go_to_a_file_that_is_rotated(machine, service):
@@ -327,7 +336,7 @@ def test_a_worker_that_does_not_end_does_not_outlive_the_service(machine, servic
     machine.run(f"kill -STOP {worker} && kill -KILL {master}")
     eventually(lambda: service.main_pid not in (0, master), 30, "another master")
     assert machine.run(f"kill -0 {worker}", check=False).returncode != 0
-    assert f"process {worker} does not end: killed" in service.log()
+    service.wait_log(f"process {worker} does not end: killed")
     machine.run(f"rm {DROP_INS}/hurry.conf")
 
 
