@@ -1,10 +1,12 @@
 """GET /runs, GET /runs/{id}, POST /runs/{id}/cancel: any worker answers for all (http-api.md 10, 16.1)."""
 
 import asyncio
+import itertools
 import json
 import re
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 
@@ -17,6 +19,7 @@ from harness.server import seconds_since
 from harness.waiting import deadline, eventually, eventually_async
 
 ACT_SECONDS = 0.25
+TRIES = 5
 MANY = 400
 MANY_ACT_SECONDS = 1.0
 AT_ONCE = 32
@@ -240,36 +243,54 @@ async def test_hostile_texts_are_data(double, server, client):
 # --- cancels --------------------------------------------------------------------------------------------
 
 
+async def acts_at_once(attempt: Callable[[], Awaitable[float]]) -> None:
+    """One of some attempts takes no longer than promised: a busy machine can only make it later."""
+    taken: list[float] = []
+    while not taken or (taken[-1] >= deadline(ACT_SECONDS) and len(taken) < TRIES):
+        taken.append(await attempt())
+    assert taken[-1] < deadline(ACT_SECONDS), taken
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("stage", ["create", "upload", "start"])
 async def test_a_cancel_acts_at_once_in_every_state(double, server, client, stage):
-    double.inject(stage, "hold", gate="held")
-    async with open_query(client, server, script()) as stream:
-        await double.until(lambda ledger: ledger.of_stage(stage), 5, f"the {stage}")
-        begin = time.monotonic()
-        answer = await cancel(client, server, stream.run_id)
-        assert (answer.status_code, answer.json()) == (200, {"status": "cancelling", "run_id": stream.run_id})
-        ended = await stream.rest()
-        assert seconds_since(begin) < deadline(ACT_SECONDS)
-    assert (ended.error_code, ended.events[-1]["error"]) == ("cancelled", "cancelled by user")
-    double.release("held")
-    found = await record(client, server, stream.run_id)
-    assert (found["status"], found["error_code"], found["error"]) == ("cancelled", "cancelled", "cancelled by user")
+    gates = itertools.count()
     later = {"create": "upload", "upload": "start", "start": "collect"}[stage]
-    await double.until(lambda ledger: ledger.created() and not ledger.alive(), 5, "the deletion")
-    assert not double.ledger.of_stage(later)
+
+    async def attempt() -> float:
+        gate = f"held {next(gates)}"
+        double.inject(stage, "hold", gate=gate)
+        async with open_query(client, server, script()) as stream:
+            await double.until(lambda ledger: ledger.of_stage(stage, stream.run_id), 5, f"the {stage}")
+            begin = time.monotonic()
+            answer = await cancel(client, server, stream.run_id)
+            assert (answer.status_code, answer.json()) == (200, {"status": "cancelling", "run_id": stream.run_id})
+            ended = await stream.rest()
+            seconds = seconds_since(begin)
+        assert (ended.error_code, ended.events[-1]["error"]) == ("cancelled", "cancelled by user")
+        double.release(gate)
+        found = await record(client, server, stream.run_id)
+        assert (found["status"], found["error_code"], found["error"]) == ("cancelled", "cancelled", "cancelled by user")
+        await double.until(lambda ledger: ledger.created() and not ledger.alive(), 5, "the deletion")
+        assert not double.ledger.of_stage(later)
+        return seconds
+
+    await acts_at_once(attempt)
 
 
 @pytest.mark.alone
 async def test_a_cancel_ends_a_talking_agent(double, server, client):
-    async with open_query(client, server, script(events=1000, interval_ms=5)) as stream:
-        await stream.next_numbered()
-        begin = time.monotonic()
-        assert (await cancel(client, server, stream.run_id)).status_code == 200
-        ended = await stream.rest()
-    assert ended.error_code == "cancelled"
-    await double.until(lambda ledger: ledger.of_stage("kill"), 2, "the deletion")
-    assert double.ledger.of_stage("kill")[0].at - begin < deadline(ACT_SECONDS)
+    async def attempt() -> float:
+        async with open_query(client, server, script(events=1000, interval_ms=5)) as stream:
+            await stream.next_numbered()
+            begin = time.monotonic()
+            assert (await cancel(client, server, stream.run_id)).status_code == 200
+            ended = await stream.rest()
+        assert ended.error_code == "cancelled"
+        await double.until(lambda ledger: ledger.of_stage("kill", stream.run_id), 5, "the deletion")
+        return double.ledger.of_stage("kill", stream.run_id)[0].at - begin
+
+    await acts_at_once(attempt)
 
 
 async def test_a_cancel_is_repeated_and_too_late(double, server, client):
@@ -299,16 +320,20 @@ async def test_a_cancel_after_the_result_adds_no_event(double, server, client):
 
 @pytest.mark.alone
 async def test_a_draining_worker_obeys_a_cancel(double, start_server, client):
-    server = start_server(workers=2)
-    async with open_query(client, server, script(events=1, hold="never", hold_after=1)) as stream:
-        await stream.next_numbered()
-        server.signal(signal.SIGHUP)
-        await asyncio.to_thread(server.wait_log, "generation 1 drains")
-        begin = time.monotonic()
-        assert (await cancel(client, server, stream.run_id)).status_code == 200
-        assert (await stream.rest()).error_code == "cancelled"
-        assert seconds_since(begin) < deadline(ACT_SECONDS)
-    assert (await record(client, server, stream.run_id))["status"] == "cancelled"
+    async def attempt() -> float:
+        server = start_server(workers=2)
+        async with open_query(client, server, script(events=1, hold="never", hold_after=1)) as stream:
+            await stream.next_numbered()
+            server.signal(signal.SIGHUP)
+            await asyncio.to_thread(server.wait_log, "generation 1 drains")
+            begin = time.monotonic()
+            assert (await cancel(client, server, stream.run_id)).status_code == 200
+            assert (await stream.rest()).error_code == "cancelled"
+            seconds = seconds_since(begin)
+        assert (await record(client, server, stream.run_id))["status"] == "cancelled"
+        return seconds
+
+    await acts_at_once(attempt)
 
 
 @pytest.mark.alone
