@@ -295,7 +295,7 @@ async def test_a_full_disk_costs_lines_and_nothing_else(start, access, client):
     size = access.stat().st_size
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (size + 40, resource.RLIM_INFINITY))
     for _ in range(5):
-        with RawConnection(server) as raw:  # closed by the server when the line is lost already
+        with RawConnection(server) as raw:
             raw.send(b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n")
             assert status_of(raw.read_to_end()) == 404
     log = await asyncio.to_thread(server.wait_log, "its lines are lost")
@@ -305,11 +305,14 @@ async def test_a_full_disk_costs_lines_and_nothing_else(start, access, client):
     assert (await client.get(f"{server.url}/docs")).status_code == 200
     assert (await client.get(f"{server.url}/docs")).status_code == 200
     log = await asyncio.to_thread(server.wait_log, "lines of the access log")
-    assert f"error: 5 lines of the access log {access} are lost: File too large" in log
-    await wait_lines(1000 + 3, access)
+    lost = int(re.search(rf"error: (\d+) lines of the access log {access} are lost: File too large", log)[1])
+    assert lost >= 4
+    # The last one's connection may be closed before its line is written: then there was room for it.
+    late = ["/nope"] * (5 - lost)
+    await wait_lines(1000 + 3 + len(late), access)
     torn, *whole = access.read_text()[size:].splitlines()
     assert len(torn) == 40
-    assert [json.loads(line)["path"] for line in whole] == ["/docs", "/docs"]
+    assert [json.loads(line)["path"] for line in whole] == [*late, "/docs", "/docs"]
 
 
 # --- secrets ---
