@@ -12,7 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Who yields gets this part of what the others may have, and all that they leave. */
+/* Who yields is idle to the kernel: anybody else who wakes up takes the CPU from it at once, not at the next tick
+ * (measured: a command of 11 ms took 14 to 18 beside four attackers, and 25 to 30 where they had only a small part). A
+ * kernel older than 5.15 knows no idle groups: there this part of what the others may have, and all that they leave. */
 #define YIELD_DIVISOR 50u
 /* Below this much in a period nobody is counted. */
 #define LOAD_MIN_US 2000u
@@ -64,6 +66,8 @@ static void set_share(const struct cgroups *cgroups, unsigned slot, bool yields)
         if (!tree->has[CGROUP_CPU])
             continue;
         cgroup_slot_path(tree, slot, group);
+        if (cgroup_write(group, "cpu.idle", yields ? "1" : "0") && yields)
+            continue;
         snprintf(text, sizeof text, "%u", (tree->is_v2 ? CGROUP_WEIGHT : CGROUP_SHARES) / (yields ? YIELD_DIVISOR : 1));
         if (!cgroup_write(group, tree->is_v2 ? "cpu.weight" : "cpu.shares", text))
             log_warn("cgroup %s: part of the CPU: %s", group, strerror(errno));

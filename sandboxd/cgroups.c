@@ -57,6 +57,14 @@ static bool quota_and_period_value(const struct jail_limits *limits, char *text,
     return limits->cpu_percent != 0;
 }
 
+/* A group that is left of a sandbox that yielded (cgroup_shares.c) takes no share before this. */
+static bool idle_value(const struct jail_limits *limits, char *text, size_t size)
+{
+    (void)limits;
+    snprintf(text, size, "0");
+    return true;
+}
+
 static bool shares_value(const struct jail_limits *limits, char *text, size_t size)
 {
     (void)limits;
@@ -76,17 +84,19 @@ static const struct {
     bool is_v2;
     enum cgroup_controller controller;
     const char *file;
-    bool optional; /* a kernel without accounting of swap has no such file */
+    bool optional; /* a kernel without accounting of swap, or before 5.15, has no such file */
     bool (*value)(const struct jail_limits *limits, char *text, size_t size);
 } limit_files[] = {
     {false, CGROUP_MEMORY, "memory.limit_in_bytes", false, memory_value},
     {false, CGROUP_MEMORY, "memory.memsw.limit_in_bytes", true, memory_value},
     {false, CGROUP_PIDS, "pids.max", false, pids_value},
+    {false, CGROUP_CPU, "cpu.idle", true, idle_value},
     {false, CGROUP_CPU, "cpu.shares", false, shares_value},
     {false, CGROUP_CPU, "cpu.cfs_quota_us", false, quota_value}, /* of the default period, 100 ms */
     {true, CGROUP_MEMORY, "memory.max", false, memory_value},
     {true, CGROUP_MEMORY, "memory.swap.max", true, no_swap_value},
     {true, CGROUP_PIDS, "pids.max", false, pids_value},
+    {true, CGROUP_CPU, "cpu.idle", true, idle_value},
     {true, CGROUP_CPU, "cpu.weight", false, weight_value},
     {true, CGROUP_CPU, "cpu.max", false, quota_and_period_value},
 };

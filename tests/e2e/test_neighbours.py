@@ -40,7 +40,11 @@ class Attack:
         # machine of its own: this one gets what quiet_daemon() leaves.
         connection = self.stream.connection.sock or self.stream.response.fp.raw._sock
         connection.settimeout(None)
-        self.reader = subprocess.Popen(["nice", "-n", "15", "cat"], stdin=connection, stdout=subprocess.DEVNULL)
+        reader = ["nice", "-n", "15", "cat"]
+        self.reader = subprocess.Popen(reader, stdin=connection, stdout=subprocess.DEVNULL, start_new_session=True)
+        autogroup = Path(f"/proc/{self.reader.pid}/autogroup")
+        if autogroup.exists():  # among sessions its own niceness counts, not that of the process
+            autogroup.write_text("15")
 
     def end(self):
         assert self.sandbox.kill().status == 204
@@ -135,3 +139,34 @@ def test_who_computes_for_long_yields_to_who_does_not(start_daemon):
     print(json.dumps({"cpu_us": seen}))
     for stream in streams:
         stream.close()
+
+
+def test_who_yields_does_so_while_it_computes_and_the_next_in_its_group_does_not(daemon):
+    sandbox = daemon.create()
+    groups = [file.parent for file in Path("/sys/fs/cgroup").rglob(f"sandboxd.{daemon.process.pid}/0/cpu.idle")]
+    if not groups:
+        assert "rlimits" in daemon.log or not Path("/sys/fs/cgroup/cpu/cpu.idle").exists()
+        return
+    (group,) = groups
+
+    def idle() -> str:
+        return (group / "cpu.idle").read_text().strip()
+
+    ours = [file for name in ("cpu.shares", "cpu.weight") if (file := group / name).exists()]
+    usual = [file.read_text() for file in ours]
+    stream = sandbox.start("while :; do :; done")
+    pid = stream.pid
+    wait_for(lambda: idle() == "1", "it yields")
+    sandbox.text(f"kill -9 {pid}")
+    stream.close()
+    wait_for(lambda: idle() == "0", "it does little")
+    assert [file.read_text() for file in ours] == usual
+    sandbox.start("while :; do :; done").close()
+    wait_for(lambda: idle() == "1", "it yields again")
+    held = group / "held"
+    held.mkdir()  # so that the group stays
+    assert sandbox.kill().status == 204
+    following = daemon.create()
+    assert following.text("echo hi") == "hi\n"
+    assert (idle(), [file.read_text() for file in ours]) == ("0", usual)
+    held.rmdir()
