@@ -165,8 +165,10 @@ def test_who_yields_does_so_while_it_computes_and_the_next_in_its_group_does_not
     wait_for(lambda: idle() == "1", "it yields again")
     held = group / "held"
     held.mkdir()  # so that the group stays
-    assert sandbox.kill().status == 204
-    following = daemon.create()
-    assert following.text("echo hi") == "hi\n"
-    assert (idle(), [file.read_text() for file in ours]) == ("0", usual)
-    held.rmdir()
+    try:
+        assert sandbox.kill().status == 204
+        following = daemon.create()
+        assert following.text("echo hi") == "hi\n"
+        assert (idle(), [file.read_text() for file in ours]) == ("0", usual)
+    finally:
+        held.rmdir()
