@@ -1,5 +1,6 @@
 #include "sandboxd/sandbox_internal.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -157,14 +158,22 @@ static void make_names(struct sandbox *sandbox, bool secure)
         random_text(sandbox->token, SANDBOX_TOKEN_BYTES, "0123456789abcdef", 16);
 }
 
+static void start_timer(struct sandbox *sandbox, int64_t ms)
+{
+    struct timeval delay = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+    if (evtimer_add(sandbox->private->timer, &delay) < 0)
+        log_panic("out of memory");
+}
+
 void sandbox_set_lifetime(struct sandbox *sandbox, int timeout_s)
 {
-    struct timeval lifetime = {.tv_sec = timeout_s};
+    int64_t lifetime_ms = (int64_t)timeout_s * 1000;
 
     gettimeofday(&sandbox->end_at, NULL);
     sandbox->end_at.tv_sec += timeout_s;
-    if (evtimer_add(sandbox->private->timer, &lifetime) < 0)
-        log_panic("out of memory");
+    sandbox->private->expires_ms = monotonic_ms() + lifetime_ms + 1;
+    start_timer(sandbox, lifetime_ms);
 }
 
 /* Init answered: the sandbox runs. */
@@ -239,12 +248,21 @@ static void on_broken(void *arg, const char *reason)
 
 static const struct channel_callbacks channel_callbacks = {.notice = on_notice, .broken = on_broken};
 
+/*
+ * libevent counts from the beginning of the turn of the loop in which a timer was set, on a clock that goes by ticks:
+ * its call may come early, and nobody's sandbox may.
+ */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct sandbox *sandbox = arg;
+    int64_t rest_ms = sandbox->private->expires_ms - monotonic_ms();
 
     (void)fd;
     (void)what;
+    if (sandbox->state == SANDBOX_RUNNING && rest_ms > 0) {
+        start_timer(sandbox, rest_ms);
+        return;
+    }
     if (sandbox->state == SANDBOX_RUNNING && sandbox->auto_pause && sandbox_pause(sandbox, NULL, NULL))
         return;
     sandbox_end(sandbox, sandbox->state == SANDBOX_STARTING ? "init did not answer" : "end of life", NULL, NULL);
@@ -289,16 +307,15 @@ static struct sandbox *sandbox_new(struct sandbox_table *table, const struct san
 static void attach(struct sandbox *sandbox, const struct jail_process *process)
 {
     struct sandbox_private *own = sandbox->private;
-    struct timeval start_limit = {.tv_sec = START_TIMEOUT_MS / 1000};
 
     own->bwrap_pid = process->pid;
     own->errors_fd = process->stderr_fd;
     sandbox->slot = process->slot;
     own->channel = channel_new(sandbox->table->base, process->control_fd, &channel_callbacks, sandbox);
     own->errors = event_new(sandbox->table->base, process->stderr_fd, EV_READ | EV_PERSIST, on_errors, own);
-    if (own->channel == NULL || own->errors == NULL || event_add(own->errors, NULL) < 0 ||
-        evtimer_add(own->timer, &start_limit) < 0)
+    if (own->channel == NULL || own->errors == NULL || event_add(own->errors, NULL) < 0)
         log_panic("out of memory");
+    start_timer(sandbox, START_TIMEOUT_MS);
     LIST_INSERT_HEAD(&sandbox->table->unlisted, sandbox, next);
     sandbox->table->count++;
 }

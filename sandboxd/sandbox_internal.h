@@ -34,6 +34,7 @@ struct sandbox_private {
     int init_pidfd; /* -1 until init answered */
     struct channel *channel;
     struct event *timer;  /* start limit, then end of life */
+    int64_t expires_ms;   /* monotonic_ms() from which on its life is over; what end_at says, rounded up */
     struct event *errors; /* bwrap's stderr until init answered */
     int errors_fd;
     size_t errors_bytes;

@@ -48,6 +48,21 @@ def refused(answer, status, message):
 # --- time ---
 
 
+def test_no_sandbox_ends_before_the_end_it_states(daemon):
+    """Each end is looked for from shortly before it, without a pause, by whoever asked for that end."""
+    early = []
+    for _ in range(4):
+        sandbox = daemon.create(timeout=60)
+        post(sandbox, "timeout", {"timeout": 1})
+        end = end_of(sandbox)
+        time.sleep(max(0, end - 0.05 - time.time()))
+        while sandbox.call("GET", "/health").status != 502:
+            pass
+        if (seen := time.time()) < end:
+            early.append(end - seen)
+    assert not early
+
+
 def test_timeout_sets_the_end_and_may_shorten(sandbox):
     for seconds in (1000, 100):
         with sets_end(seconds, sandbox):
