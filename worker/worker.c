@@ -342,6 +342,22 @@ static bool watch(struct worker *worker)
     return event_add(worker->from_master, NULL) == 0;
 }
 
+/*
+ * A loop whose timers count from where they are set, not from the beginning of that turn of the loop: a long turn would
+ * cut short what a Retry-After or a timeout gives. Costs one reading of the coarse clock a timer, some 10 ns.
+ */
+static struct event_base *new_base(void)
+{
+    struct event_config *config = event_config_new();
+    struct event_base *base = NULL;
+
+    if (config != NULL && event_config_set_flag(config, EVENT_BASE_FLAG_NO_CACHE_TIME) == 0)
+        base = event_base_new_with_config(config);
+    if (config != NULL)
+        event_config_free(config);
+    return base;
+}
+
 static bool set_up(struct worker *worker)
 {
     const struct worker_context *context = worker->context;
@@ -351,7 +367,7 @@ static bool set_up(struct worker *worker)
     event_set_fatal_callback(on_libevent_fatal);
     event_set_log_callback(on_libevent_log);
     srand48((long)getpid() ^ (long)monotonic_ms());
-    worker->base = event_base_new();
+    worker->base = new_base();
     if (worker->base == NULL || event_base_priority_init(worker->base, SERVER_PRIORITIES) < 0 ||
         curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return false;

@@ -4,6 +4,7 @@ import pytest
 from fault_table import ROWS, cells, fault_of
 from harness.client import query, script
 from harness.record import final_record
+from harness.waiting import TICK_SECONDS
 
 CUTTING = ("reset", "refuse", "garbage")
 NOT_DELETED = "is not deleted after"
@@ -77,7 +78,7 @@ async def test_a_deletion_that_fails(faults, client, name):
     assert len(requests) == cell.tries
     assert cell.log in faults.log and (NOT_DELETED in faults.log) == cell.given_up
     if cell.wait_s:
-        assert requests[1].at - requests[0].answered_at >= cell.wait_s - 0.01
+        assert requests[1].at - requests[0].answered_at >= cell.wait_s - TICK_SECONDS
     if cell.given_up:
         faults.double.accept_left([answer.run_id])
     else:

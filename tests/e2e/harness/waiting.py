@@ -8,6 +8,8 @@ from collections.abc import Callable
 # Multiplies every deadline (not the promises themselves): for sanitizer builds and busy machines.
 SLOW = float(os.environ.get("SANDSTORM_SLOW", "1"))
 POLL_SECONDS = 0.01
+# How much too early a libevent timer may be: its clock goes by the kernel's ticks, of 10 ms at most.
+TICK_SECONDS = 0.01
 
 
 def deadline(seconds: float) -> float:
