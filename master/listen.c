@@ -87,6 +87,31 @@ const char *listen_parse(const char *text, struct listen_address *address)
     return parse_address(item, address);
 }
 
+/* What an operator can do about the usual reasons. */
+static const char *advice(int reason)
+{
+    switch (reason) {
+    case EADDRINUSE:
+        return " (another server runs there; choose another --bind)";
+    case EADDRNOTAVAIL:
+        return " (no interface of this machine has that address)";
+    case EACCES:
+        return " (ports below 1024 need root or CAP_NET_BIND_SERVICE, a path a directory that may be written)";
+    case EEXIST:
+        return " (it is no socket)";
+    default:
+        return "";
+    }
+}
+
+static void log_failure(const char *item, int reason)
+{
+    if (reason == E2BIG)
+        log_error("cannot listen on %s: a server listens on %d addresses at most", item, LISTEN_MAX);
+    else
+        log_error("cannot listen on %s: %s%s", item, strerror(reason), advice(reason));
+}
+
 /* The addresses of a name, to be freed with freeaddrinfo(); NULL after a log line. */
 static struct addrinfo *resolve(const char *item, const struct listen_address *address)
 {
@@ -129,15 +154,20 @@ bool listeners_check(const struct settings *settings)
 {
     const char *list = settings->bind;
     char item[LISTEN_ITEM_MAX_BYTES];
-    bool good = listen_unix_check(settings), any = false;
+    bool good = listen_unix_check(settings);
+    unsigned count = 0;
 
     while (settings_list_next(&list, item, sizeof item)) {
-        any = true;
         good = check_item(item) && good;
+        /* Only binding tells how many of a name's addresses this machine has: each counts as one here. */
+        if (++count > LISTEN_MAX) {
+            log_failure(item, E2BIG);
+            return false;
+        }
     }
-    if (!any)
+    if (count == 0)
         log_error("cannot listen: the setting bind names no address");
-    return good && any;
+    return good && count > 0;
 }
 
 /* One listening socket, or -1 with errno. */
@@ -157,25 +187,6 @@ static int open_socket(const struct addrinfo *address, int backlog)
     close(fd);
     errno = saved_errno;
     return -1;
-}
-
-/* What an operator can do about the usual reasons. */
-static const char *advice(int reason)
-{
-    switch (reason) {
-    case EADDRINUSE:
-        return " (another server runs there; choose another --bind)";
-    case EADDRNOTAVAIL:
-        return " (no interface of this machine has that address)";
-    case EACCES:
-        return " (ports below 1024 need root or CAP_NET_BIND_SERVICE, a path a directory that may be written)";
-    case EEXIST:
-        return " (it is no socket)";
-    case E2BIG:
-        return " (more addresses than one server listens on)";
-    default:
-        return "";
-    }
 }
 
 /* A name may stand for a family this machine does not have (localhost, ::1): such addresses are passed over. */
@@ -216,7 +227,7 @@ static bool open_name(struct listeners *listeners, const struct listen_address *
     freeaddrinfo(found);
     if (reason == 0 || (is_missing_here(reason) && listeners->count > before))
         return true;
-    log_error("cannot listen on %s: %s%s", about->item, strerror(reason), advice(reason));
+    log_failure(about->item, reason);
     return false;
 }
 
@@ -224,11 +235,11 @@ static bool open_path(struct listeners *listeners, const struct listen_address *
                       const struct settings *settings, struct listener *about)
 {
     int fd = listen_unix_open(address->host, settings, about);
+    int reason = fd < 0 ? errno : E2BIG;
 
     if (fd >= 0 && add(listeners, fd, about))
         return true;
-    log_error("cannot listen on %s: %s%s", about->item, strerror(fd >= 0 ? E2BIG : errno),
-              advice(fd >= 0 ? E2BIG : errno));
+    log_failure(about->item, reason);
     if (fd >= 0) {
         close(fd);
         listen_unix_remove(about);
