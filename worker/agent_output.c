@@ -1,5 +1,6 @@
 #include "worker/agent_output.h"
 
+#include "worker/memory_watch.h"
 #include "worker/timer.h"
 
 static void on_stderr_timer(evutil_socket_t fd, short what, void *context);
@@ -41,12 +42,18 @@ static void fail(struct agent_output *output, enum run_error error, const char *
     output->handlers.on_failed(output->handlers.context, error, message);
 }
 
-static void put_stderr(struct agent_output *output, json_t *event)
+static void put_stderr(struct agent_output *output, json_t *(*take)(struct stderr_text *text))
 {
-    if (event != NULL && output->stream != NULL)
+    unsigned long refusals = memory_refusals();
+    json_t *event = take(&output->errors);
+
+    if (output->stream != NULL && memory_refusals() != refusals) {
+        fail(output, RUN_ERROR_INTERNAL, "out of memory");
+    } else if (output->stream != NULL && event != NULL) {
         event_stream_put_json(output->stream, event);
-    else
-        json_decref(event);
+        return;
+    }
+    json_decref(event);
 }
 
 static void flush_stream(const struct agent_output *output)
@@ -71,7 +78,7 @@ static bool on_rest(void *context, const char *line, size_t length)
     bool ended = output->report.ending != AGENT_NOT_ENDED;
     enum agent_line kind;
 
-    if (is_blank_line(line, length))
+    if (output->failed || is_blank_line(line, length))
         return true;
     if (output->stream != NULL)
         event_stream_put_line(output->stream, line, length);
@@ -106,7 +113,7 @@ void agent_output_add(struct agent_output *output, bool is_stderr, const char *b
             fail(output, RUN_ERROR_INTERNAL, "out of memory");
         return;
     }
-    put_stderr(output, stderr_text_take_lines(&output->errors));
+    put_stderr(output, stderr_text_take_lines);
     check_lines(output, line_buffer_feed(&output->lines, bytes, length, on_line, output));
 }
 
@@ -124,8 +131,8 @@ void agent_output_flush(struct agent_output *output)
 {
     if (!is_wanted(output))
         return;
-    put_stderr(output, stderr_text_take_lines(&output->errors));
-    put_stderr(output, stderr_text_take_lines(&output->errors)); /* the rest, if it is too long to wait */
+    put_stderr(output, stderr_text_take_lines);
+    put_stderr(output, stderr_text_take_lines); /* the rest, if it is too long to wait */
     if (output->errors.length > 0)
         await_stderr(output);
     flush_stream(output);
@@ -135,7 +142,7 @@ void agent_output_finish(struct agent_output *output)
 {
     if (!is_wanted(output))
         return;
-    put_stderr(output, stderr_text_take_all(&output->errors));
+    put_stderr(output, stderr_text_take_all);
     check_lines(output, line_buffer_finish(&output->lines, on_rest, output));
     flush_stream(output);
     agent_output_stop(output);
@@ -153,6 +160,6 @@ static void on_stderr_timer(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
-    put_stderr(output, stderr_text_take_rest(&output->errors));
+    put_stderr(output, stderr_text_take_rest);
     flush_stream(output);
 }

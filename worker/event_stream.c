@@ -39,6 +39,8 @@ struct event_stream {
     bool ended; /* handlers are not called any more */
     bool full;  /* on_drained is owed */
     bool aborted;
+    bool lacking; /* an event, or a part of one, for lack of memory: nothing more is put, and the loop cuts the
+                     connection */
     size_t high_water_bytes;
     int64_t ping_interval_ms;
     int64_t stall_timeout_ms;
@@ -70,6 +72,15 @@ static void stream_free(struct event_stream *stream)
     if (stream->pending != NULL)
         evbuffer_free(stream->pending);
     free(stream);
+}
+
+/* May be called inside libcurl: the connection is cut from the loop. */
+static void note_lack(struct event_stream *stream)
+{
+    if (stream->aborted)
+        return;
+    stream->lacking = true;
+    event_active(stream->timer, EV_TIMEOUT, 0);
 }
 
 static void tell_gone(struct event_stream *stream, const char *reason)
@@ -134,9 +145,13 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
 
 static void send_pending(struct event_stream *stream)
 {
+    unsigned long refusals = memory_refusals();
+
     metrics_add(METRIC_STREAM_BYTES, evbuffer_get_length(stream->pending));
     if (evbuffer_get_length(stream->pending) > 0)
         evhttp_send_reply_chunk(stream->request, stream->pending);
+    if (memory_refusals() != refusals)
+        note_lack(stream);
 }
 
 /* Its length in hexadecimal before it, and CRLF after both. */
@@ -164,6 +179,7 @@ static void send_at_once(struct event_stream *stream)
 {
     struct bufferevent *bufferevent = client_bufferevent(stream->client);
     size_t length = evbuffer_get_length(stream->pending);
+    unsigned long refusals = memory_refusals();
 
     metrics_add(METRIC_STREAM_BYTES, length);
     bufferevent_disable(bufferevent, EV_WRITE);
@@ -174,6 +190,8 @@ static void send_at_once(struct event_stream *stream)
     evbuffer_freeze(stream->output, 1);
     if (evbuffer_get_length(stream->output) > 0)
         bufferevent_enable(bufferevent, EV_WRITE);
+    if (memory_refusals() != refusals)
+        note_lack(stream);
 }
 
 /* The final chunk. evhttp frees the request with the last byte. */
@@ -192,23 +210,26 @@ static bool send_piece(struct event_stream *stream)
     struct queued_source *queued = STAILQ_FIRST(&stream->sources);
     struct evbuffer *piece = evbuffer_new();
     enum event_source_result result = EVENT_SOURCE_BROKEN;
+    unsigned long refusals = memory_refusals();
 
     if (piece != NULL && (queued->begun || evbuffer_add(piece, "data: ", 6) == 0))
         result = queued->source.next(queued->source.state, piece);
     queued->begun = true;
     if (result == EVENT_SOURCE_END && evbuffer_add(piece, "\n\n", 2) < 0)
         result = EVENT_SOURCE_BROKEN;
-    if (result == EVENT_SOURCE_BROKEN) {
-        tell_gone(stream, "an event for the client could not be made");
-    } else {
+    if (result != EVENT_SOURCE_BROKEN) {
         metrics_add(METRIC_STREAM_BYTES, evbuffer_get_length(piece));
         evhttp_send_reply_chunk(stream->request, piece);
     }
     if (piece != NULL)
         evbuffer_free(piece);
+    if (result == EVENT_SOURCE_BROKEN || memory_refusals() != refusals) {
+        tell_gone(stream, "an event for the client could not be made");
+        return false;
+    }
     if (result == EVENT_SOURCE_END)
         drop_first_source(stream);
-    return result != EVENT_SOURCE_BROKEN;
+    return true;
 }
 
 /* What the client has room for; then what was put behind the sources, and the end. */
@@ -226,7 +247,7 @@ static void on_pump(evutil_socket_t fd, short what, void *context)
     if (stream->aborted || stream->request == NULL)
         return;
     send_pending(stream);
-    if (stream->ended)
+    if (stream->ended && !stream->lacking)
         send_end(stream);
 }
 
@@ -256,6 +277,10 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
+    if (stream->lacking) {
+        tell_gone(stream, "an event for the client could not be made: out of memory");
+        return;
+    }
     if (waiting && now_ms - stream->last_taken_ms >= stream->stall_timeout_ms) {
         tell_gone(stream, "the client took nothing for client_stall_timeout");
         return;
@@ -358,7 +383,7 @@ static size_t count_of(const char *line, size_t length, char wanted)
 }
 
 /* A CR inside the line would end it for an SSE parser: it starts a further data line of the same event. */
-static void put_event(struct evbuffer *pending, const char *line, size_t length)
+static bool put_event(struct evbuffer *pending, const char *line, size_t length)
 {
     const char *end = line + length, *cr;
     size_t bytes = 6 + length + 2 + count_of(line, length, '\r') * 6;
@@ -366,7 +391,7 @@ static void put_event(struct evbuffer *pending, const char *line, size_t length)
     char *at;
 
     if (evbuffer_reserve_space(pending, (ev_ssize_t)bytes, &space, 1) < 1)
-        return;
+        return false;
     at = append(space.iov_base, "data: ", 6);
     while ((cr = memchr(line, '\r', (size_t)(end - line))) != NULL) {
         at = append(at, line, (size_t)(cr - line));
@@ -377,20 +402,22 @@ static void put_event(struct evbuffer *pending, const char *line, size_t length)
     append(at, "\n\n", 2);
     space.iov_len = bytes;
     evbuffer_commit_space(pending, &space, 1);
+    return true;
 }
 
 void event_stream_put_line(struct event_stream *stream, const char *line, size_t length)
 {
-    if (stream->ended)
+    if (stream->ended || stream->lacking)
         return;
     metrics_add(METRIC_EVENTS, 1);
     access_event(stream->access);
-    put_event(stream->pending, line, length);
+    if (!put_event(stream->pending, line, length))
+        note_lack(stream);
 }
 
 void event_stream_put_source(struct event_stream *stream, const struct event_source *source)
 {
-    struct queued_source *queued = stream->ended ? NULL : malloc(sizeof *queued);
+    struct queued_source *queued = stream->ended || stream->lacking ? NULL : malloc(sizeof *queued);
 
     event_stream_flush(stream);
     if (stream->pump == NULL)
@@ -398,7 +425,7 @@ void event_stream_put_source(struct event_stream *stream, const struct event_sou
     if (queued == NULL || stream->pump == NULL) {
         free(queued);
         source->free(source->state);
-        log_error("an event for a client could not be made: out of memory");
+        note_lack(stream);
         return;
     }
     metrics_add(METRIC_EVENTS, 1);
@@ -415,7 +442,7 @@ void event_stream_put_json(struct event_stream *stream, json_t *event)
     if (text != NULL)
         event_stream_put_line(stream, text, strlen(text));
     else
-        log_error("an event for a client could not be made: out of memory");
+        note_lack(stream);
     free(text);
     json_decref(event);
 }
@@ -444,7 +471,8 @@ void event_stream_end(struct event_stream *stream)
     if (stream->aborted || stream->request == NULL || !STAILQ_EMPTY(&stream->sources))
         return;
     send_pending(stream); /* it leaves with the end */
-    send_end(stream);
+    if (!stream->lacking)
+        send_end(stream);
 }
 
 void event_stream_abort(struct event_stream *stream)

@@ -2,7 +2,8 @@
  * event_stream: Server-Sent Events to one client (http-api.md section 5): framing, ping, back-pressure, stall limit.
  *
  * Nothing is ever dropped: when output_buffer or more waits for the client, event_stream_full() says so, and on_drained
- * tells when less than half of it is left. The producer has to stop in between.
+ * tells when less than half of it is left. The producer has to stop in between. Where memory is lacking for a part of
+ * an event the connection is cut, as for a client that is gone.
  */
 #ifndef WORKER_EVENT_STREAM_H
 #define WORKER_EVENT_STREAM_H
@@ -13,7 +14,8 @@ struct event_stream;
 
 struct event_stream_handlers {
     void (*on_drained)(void *context);
-    /* The client closed, was reset, or took nothing for client_stall_timeout. The stream frees itself afterwards. */
+    /* The client closed, was reset, or took nothing for client_stall_timeout; or an event could not be made. From the
+     * loop. The stream frees itself afterwards. */
     void (*on_gone)(void *context, const char *reason);
     void *context;
 };
