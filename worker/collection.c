@@ -5,6 +5,7 @@
 #include "common/log_limit.h"
 #include "worker/agent_config.h"
 #include "worker/agent_stream.h"
+#include "worker/byte_space.h"
 #include "worker/timer.h"
 
 #include <errno.h>
@@ -37,6 +38,8 @@ struct collection {
     struct event *deferred; /* the next step, from the loop */
     char *text;             /* of the listing */
     size_t text_length;
+    size_t text_capacity;
+    bool text_is_cut; /* what follows has no room */
     struct entry entries[FILES_MAX_COUNT + 1];
     size_t entry_count;
     size_t next;
@@ -210,6 +213,8 @@ static void add_entry(struct collection *collection, const char *text, size_t le
     entry->path = strndup(text, (size_t)(tab - text));
     if (entry->path != NULL)
         collection->entry_count++;
+    else
+        collection->incomplete = true;
 }
 
 /* Entries end with NUL; a listing without any is split on LF instead. */
@@ -240,17 +245,16 @@ static void on_listing_start(void *context, int64_t pid)
 static void on_listing_output(void *context, bool is_stderr, const char *bytes, size_t length)
 {
     struct collection *collection = context;
-    char *grown;
+    size_t wanted = collection->text_length + length;
 
-    if (is_stderr || collection->text_length + length > LISTING_MAX_BYTES)
+    if (is_stderr || collection->text_is_cut)
         return;
-    grown = realloc(collection->text, collection->text_length + length + 1);
-    if (grown == NULL)
+    if (wanted > LISTING_MAX_BYTES || !byte_space_reserve(&collection->text, &collection->text_capacity, wanted)) {
+        collection->text_is_cut = collection->incomplete = true;
         return;
-    memcpy(grown + collection->text_length, bytes, length);
-    collection->text = grown;
-    collection->text_length += length;
-    collection->text[collection->text_length] = '\0';
+    }
+    memcpy(collection->text + collection->text_length, bytes, length);
+    collection->text_length = wanted;
 }
 
 static void on_listing_exit(void *context, int exit_code, const char *status)
