@@ -143,12 +143,18 @@ static json_t *read_state(const struct registration *registration)
 static bool write_file(const char *path, const char *fresh, const char *text)
 {
     int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
+    int saved_errno;
     bool good;
 
     if (fd < 0)
         return false;
     good = write(fd, text, strlen(text)) == (ssize_t)strlen(text) && fsync(fd) == 0;
-    return close(fd) == 0 && good && rename(fresh, path) == 0;
+    if (close(fd) == 0 && good && rename(fresh, path) == 0)
+        return true;
+    saved_errno = errno;
+    unlink(fresh);
+    errno = saved_errno;
+    return false;
 }
 
 /* What is in the scoreboard now. */

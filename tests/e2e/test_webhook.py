@@ -177,6 +177,17 @@ async def test_one_worker_registers_for_all_and_a_stop_deletes(double, start, cl
     assert len(double.ledger.of_stage("register")) == 1
 
 
+async def test_a_registration_that_cannot_be_kept_is_in_force_all_the_same(double, start, client):
+    (start.state / "webhook.json").mkdir(parents=True)
+    server = start("https://me.example")
+    server.wait_log(f"cannot keep the registration of the webhook in {start.state}/webhook.json: Is a directory")
+    hook = await registered(double, "https://me.example/webhooks/e2b")
+    assert (await deliver(client, server, {}, hook["signatureSecret"])).status_code == 200
+    assert not list(start.state.glob("*.new"))
+    assert server.stop() == 0
+    assert not double.webhooks
+
+
 async def test_a_restart_keeps_the_secret(double, start):
     server = start("https://me.example")
     first = await registered(double, "https://me.example/webhooks/e2b")
