@@ -6,7 +6,6 @@ import re
 import signal
 import time
 from pathlib import Path
-from statistics import median
 
 import pytest
 from harness import procfs
@@ -27,7 +26,7 @@ SOON = {"OTEL_BSP_SCHEDULE_DELAY": "20"}  # milliseconds that spans wait for oth
 NEVER = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_METRIC_EXPORT_INTERVAL": "3600000"}
 PATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "600000"}
 FLUSH_SECONDS = 5
-MEASUREMENTS_MAX = 10
+ROUNDS_LEAST, ROUNDS_MAX = 5, 20
 
 
 @pytest.fixture
@@ -421,11 +420,14 @@ def processor_seconds(pid: int) -> float:
 
 @pytest.mark.alone
 async def test_a_stalled_collector_costs_a_run_less_than_one_percent(start, double, collector, client):
-    """A worker is one thread: what it uses for a run bounds its throughput. A measurement that was disturbed is made again."""
+    """A worker is one thread: what it uses for a run bounds its throughput.
+
+    What else the machine does can only add to it: the least of many counts, and who costs more is not excused by more tries.
+    """
     # A request for each run, when it is over.
     server = start(**NEVER | PATIENT | {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "6"})
     (pid,) = server.workers()
-    runs, ratios = 0, []
+    runs, served, stalled = 0, [], []
 
     async def used() -> float:
         before = processor_seconds(pid)
@@ -438,14 +440,17 @@ async def test_a_stalled_collector_costs_a_run_less_than_one_percent(start, doub
         await eventually_async(lambda: len(collector.spans) == 6 * runs, 10, "all spans so far")
         return await used()
 
-    while len(ratios) < MEASUREMENTS_MAX and not (ratios and ratios[-1] < 1.01):
+    def costs_less() -> bool:
+        return min(stalled) < 1.01 * min(served)
+
+    for number in range(ROUNDS_MAX):
+        if number >= ROUNDS_LEAST and costs_less():
+            break
         collector.resume()
-        served = []
         for _ in range(5):
             served.append(await used_while_it_answers())
             runs += 1
         collector.stall()
-        stalled = [await used() for _ in range(6)][1:]  # the end of the first is what is not answered
+        stalled += [await used() for _ in range(6)][1:]  # the end of the first is what is not answered
         runs += 6
-        ratios.append(median(stalled) / median(served))
-    assert min(ratios) < 1.01, ratios
+    assert costs_less(), (served, stalled)
