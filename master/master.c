@@ -252,6 +252,8 @@ static int64_t sleep_ms(const struct master *master, int64_t now_ms)
         due_ms = earlier_ms(due_ms, runtime_deadline_ms(master->runtime));
     if (master->phase == MASTER_SERVING)
         due_ms = earlier_ms(due_ms, generation_deadline_ms(master->current));
+    if (notify_watchdog_interval_ms() > 0)
+        due_ms = earlier_ms(due_ms, master->watchdog_ms);
     return due_ms > now_ms ? due_ms - now_ms : 0;
 }
 
