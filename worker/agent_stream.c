@@ -144,7 +144,8 @@ static bool on_output(struct agent_stream *stream, const char *text, size_t leng
         fail(stream, RUN_ERROR_UPSTREAM_PROTOCOL, false, "output of the sandbox is not base64");
         return false;
     }
-    stream->handlers.on_output(stream->handlers.context, is_stderr, stream->scratch, (size_t)decoded);
+    if (decoded > 0)
+        stream->handlers.on_output(stream->handlers.context, is_stderr, stream->scratch, (size_t)decoded);
     return !stream->cancelled;
 }
 

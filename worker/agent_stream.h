@@ -14,6 +14,7 @@ struct agent_stream;
 
 struct agent_stream_handlers {
     void (*on_start)(void *context, int64_t pid);
+    /* At least one byte. */
     void (*on_output)(void *context, bool is_stderr, const char *bytes, size_t length);
     /* All output that was there has been given: time to flush. NULL: not wanted. */
     void (*on_output_end)(void *context);
