@@ -39,7 +39,6 @@ struct collection {
     char *text;             /* of the listing */
     size_t text_length;
     size_t text_capacity;
-    bool text_is_cut; /* what follows has no room */
     struct entry entries[FILES_MAX_COUNT + 1];
     size_t entry_count;
     size_t next;
@@ -247,10 +246,10 @@ static void on_listing_output(void *context, bool is_stderr, const char *bytes, 
     struct collection *collection = context;
     size_t wanted = collection->text_length + length;
 
-    if (is_stderr || collection->text_is_cut)
+    if (is_stderr || collection->incomplete) /* what follows a piece without room is not read as if it followed */
         return;
     if (wanted > LISTING_MAX_BYTES || !byte_space_reserve(&collection->text, &collection->text_capacity, wanted)) {
-        collection->text_is_cut = collection->incomplete = true;
+        collection->incomplete = true;
         return;
     }
     memcpy(collection->text + collection->text_length, bytes, length);
